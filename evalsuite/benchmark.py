@@ -1,0 +1,307 @@
+"""Reads a benchmark folder: its lm-eval YAML without running it, its verifier by path, and what identifies it.
+
+A folder `<name>/` holds `<name>.yaml` (an lm-eval task, or a group whose subtasks are YAMLs of the same folder),
+`verify.py`, `README.md` and `cases.jsonl`. lm-eval skips a file that it cannot parse without a word, so every file is
+parsed here first and every problem of a folder is reported at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache, cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import yaml
+
+from evalsuite.errors import BenchmarkError, did_you_mean
+from evalsuite.scorecard import Aggregate
+from evalsuite.types import Split
+
+# What only the scoring of a response reads: editing these must not make a stored response useless.
+METRIC_FIELDS = frozenset({"metric_list", "process_results", "filter_list", "metadata", "should_decontaminate"})
+GROUP_METRIC_FIELDS = frozenset({"aggregate_metric_list", "metadata", "group_alias"})
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The `metadata:` of a benchmark's YAML. `id` is a native id field, or the fields that are hashed into an id."""
+
+    split: Split
+    chat: bool
+    metric: str
+    id: str | tuple[str, ...]
+    aggregate: Aggregate = "mean"
+    multiturn: bool = False
+    version: float = 1
+    category: str | None = None
+    cluster: str | None = None
+    n_expected: int | None = None
+    columns: tuple[str, ...] = ()
+    dataset_revision: str | None = None
+    license: str = ""
+    paper: str = ""
+    quirks: tuple[str, ...] = ()
+    upstream_sha256: Mapping[str, str] = field(default_factory=dict)
+    known_rejects: int = 0
+    unconfirmed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFile:
+    """One lm-eval task of a benchmark: its registered name, its resolved YAML and the dataset it reads."""
+
+    name: str
+    path: Path
+    config: Mapping[str, Any]
+
+    @property
+    def dataset(self) -> str | None:
+        """Hub id of the dataset; None when the task makes its own rows."""
+        return None if self.config.get("custom_dataset") else self.config.get("dataset_path")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Every split that is read: the evaluated one and the one the shots come from."""
+        shots = self.config.get("fewshot_config") or {}
+        found = [self.config.get(k) for k in ("test_split", "validation_split", "fewshot_split")]
+        found += [shots.get("split")] if isinstance(shots, Mapping) else []
+        return tuple(dict.fromkeys(s for s in found if s))
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark folder, read. `prompt_digest` identifies what a model is asked, `digest` also how it is graded."""
+
+    name: str
+    folder: Path
+    meta: Meta
+    tasks: tuple[TaskFile, ...]
+    prompt_digest: str
+
+    @property
+    def is_group(self) -> bool:
+        return len(self.tasks) > 1 or self.tasks[0].name != self.name
+
+    @property
+    def kind(self) -> str:
+        """lm-eval's output type: `generate_until` or `multiple_choice`."""
+        return str(self.tasks[0].config.get("output_type", "generate_until"))
+
+    @cached_property
+    def module(self) -> ModuleType | None:
+        """The loaded verify.py; None for a folder without one, which is graded by lm-eval's own metrics."""
+        path = self.folder / "verify.py"
+        return load_module(path) if path.is_file() else None
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 hex over prompts, grading fields, verify.py and every module of evalsuite.verify that it uses."""
+        return _sha256([self.prompt_digest, _canonical(self._grading()), *_sources(self.folder / "verify.py")])
+
+    def _grading(self) -> Mapping[str, Any]:
+        files = {t.name: {k: t.config[k] for k in sorted(METRIC_FIELDS & set(t.config))} for t in self.tasks}
+        return {"tasks": files, "aggregate": self.meta.aggregate, "metric": self.meta.metric}
+
+
+def benchmarks_folder() -> Path:
+    """Where the shipped benchmark folders are: beside the package in a checkout, inside it in a wheel."""
+    inside = Path(__file__).parent / "_benchmarks"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "benchmarks"
+
+
+def known_benchmarks(extra: Sequence[Path] = ()) -> dict[str, Path]:
+    """Name to folder of everything that can be scored; a user's folder hides a shipped one of the same name."""
+    found: dict[str, Path] = {}
+    for root in (benchmarks_folder(), *extra):
+        if not root.is_dir():
+            raise BenchmarkError(f"no benchmark folder at {str(root)!r}; expected a folder of <name>/<name>.yaml")
+        found |= {p.name: p for p in sorted(root.iterdir()) if (p / f"{p.name}.yaml").is_file()}
+    return found
+
+
+def find_benchmark(name: str, extra: Sequence[Path] = ()) -> Benchmark:
+    """The benchmark of that name; raises BenchmarkError with the near miss when there is none."""
+    known = known_benchmarks(extra)
+    if name not in known:
+        raise BenchmarkError(f"no benchmark named {name!r}{did_you_mean(name, known)} (see: evalsuite list)")
+    return read_benchmark(known[name])
+
+
+def read_benchmark(folder: Path) -> Benchmark:
+    """Parses the folder's YAML files; raises BenchmarkError that lists every problem found in them."""
+    name = folder.name
+    top = read_yaml(folder / f"{name}.yaml")
+    tasks = tuple(_tasks(folder, name, top))
+    problems = [p for t in tasks for p in _task_problems(t)]
+    meta, meta_problems = _meta(folder / f"{name}.yaml", top)
+    if meta is None or problems or meta_problems:
+        raise BenchmarkError("\n".join(dict.fromkeys([*meta_problems, *problems])))
+    asked = [{k: v for k, v in t.config.items() if k not in METRIC_FIELDS} for t in tasks]
+    settings = {"chat": meta.chat, "multiturn": meta.multiturn, "id": meta.id}
+    return Benchmark(name, folder, meta, tasks, _sha256([name, _canonical(asked), _canonical(settings)]))
+
+
+def load_module(path: Path) -> ModuleType:
+    """Runs a verify.py under a name made from its place; raises BenchmarkError when it does not load."""
+    name = f"evalsuite_benchmark_{path.parent.name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise BenchmarkError(f"{path}: does not load ({type(error).__name__}: {error})") from error
+    return module
+
+
+# -- YAML --
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """lm-eval's dialect: `!function module.name` is kept as a string and never executed."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: f"!function {loader.construct_scalar(node)}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file with `include:` merged in as lm-eval does (shallow); BenchmarkError names file, line."""
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise BenchmarkError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise BenchmarkError(f"{path}: {where}{getattr(error, 'problem', None) or error}") from error
+    if not isinstance(raw, dict):
+        raise BenchmarkError(f"{path}: expected a mapping, found {type(raw).__name__}")
+    merged: dict[str, Any] = {}
+    for include in _as_list(raw.pop("include", None)):
+        merged |= read_yaml(path.parent / include)
+    return merged | raw
+
+
+def _tasks(folder: Path, name: str, top: Mapping[str, Any]) -> Iterator[TaskFile]:
+    if "group" not in top:
+        yield TaskFile(str(top.get("task", name)), folder / f"{name}.yaml", top)
+        return
+    by_name = {}
+    for path in sorted(folder.rglob("*.yaml")):
+        config = read_yaml(path) if path.name != f"{name}.yaml" else {}
+        if isinstance(config.get("task"), str):
+            by_name[config["task"]] = TaskFile(config["task"], path, config)
+    missing = [t for t in top.get("task", []) if t not in by_name]
+    if missing:
+        raise BenchmarkError(
+            f"{folder / name}.yaml: task: no YAML in this folder defines {', '.join(map(repr, missing))}"
+        )
+    yield from (by_name[t] for t in top["task"])
+
+
+def _task_problems(task: TaskFile) -> Iterator[str]:
+    config = task.config
+    generation = config.get("generation_kwargs") or {}
+    if config.get("output_type", "generate_until") == "generate_until":
+        # lm-eval's own defaults (until blank line, 256 tokens) cut chat answers in silence.
+        for key in ("until", "max_gen_toks"):
+            if key not in generation:
+                yield f"{task.path}: generation_kwargs.{key} is missing; write it, [] included for no stop string"
+    if not config.get("dataset_path") and not config.get("custom_dataset"):
+        yield f"{task.path}: dataset_path is missing"
+    if not any(config.get(k) for k in ("test_split", "validation_split")):
+        yield f"{task.path}: test_split is missing"
+    if "num_fewshot" not in config:
+        yield f"{task.path}: num_fewshot is missing; write 0 for none"
+
+
+def _meta(path: Path, top: Mapping[str, Any]) -> tuple[Meta | None, list[str]]:
+    raw = top.get("metadata")
+    if not isinstance(raw, Mapping):
+        return None, [f"{path}: metadata is missing; expected split, chat, metric, id, …"]
+    known = {f.name: f for f in fields(Meta)}
+    problems = [f"{path}: metadata.{k}: unknown key{did_you_mean(k, known)}" for k in raw if k not in known]
+    required = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    problems += [f"{path}: metadata.{k} is missing" for k in required if k not in raw]
+    for key, allowed in (("split", get_args(Split)), ("aggregate", get_args(Aggregate))):
+        if key in raw and raw[key] not in allowed:
+            problems.append(f"{path}: metadata.{key} is {raw[key]!r}; use {', '.join(allowed[:-1])} or {allowed[-1]}")
+    problems += [
+        f"{path}: metadata.{k} is {raw[k]!r}; use true or false"
+        for k in ("chat", "multiturn")
+        if k in raw and not isinstance(raw[k], bool)
+    ]
+    if problems:
+        return None, problems
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+    return Meta(**values), []
+
+
+def _as_list(value: Any) -> list[str]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+# -- digests --
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
+
+
+def _sha256(parts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()
+
+
+def _sources(verify: Path) -> Iterator[str]:
+    """Text of the grader: verify.py, the modules beside it, and what they use of evalsuite.verify."""
+    if not verify.is_file():
+        return
+    beside = sorted(p for p in verify.parent.glob("*.py") if p.name != "generate.py")
+    used = sorted({module for path in beside for module in _grader_modules(path)})
+    yield from (path.read_text(encoding="utf-8") for path in [*beside, *used])
+
+
+@cache
+def _grader_modules(path: Path) -> frozenset[Path]:
+    """Files of evalsuite.verify (and evalsuite.exemplars) that a file imports, directly or through one another."""
+    package = Path(__file__).parent
+    found: set[Path] = set()
+    todo = [path]
+    while todo:
+        for name in _imported(todo.pop()):
+            file = package.joinpath(*name.split(".")[1:])
+            for candidate in (file.with_suffix(".py"), file / "__init__.py"):
+                if (
+                    name.startswith(("evalsuite.verify", "evalsuite.exemplars"))
+                    and candidate.is_file()
+                    and candidate not in found
+                ):
+                    found.add(candidate)
+                    todo.append(candidate)
+    return frozenset(found)
+
+
+def _imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)

@@ -1,0 +1,233 @@
+"""`evalsuite score`: from a checkpoint folder to a scorecard."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalsuite.cli.options import comma_list, complete_benchmarks, complete_suites, data_options, folder_options
+
+if TYPE_CHECKING:
+    from evalsuite.score import Job
+
+EPILOG = """\b
+Examples:
+  evalsuite score ckpt/
+  evalsuite score ckpt/ --tasks gsm8k,mmlu --limit 200 --data-root data/
+  evalsuite score ckpt/ --model vllm --dtype bfloat16
+  evalsuite score --model api:http://127.0.0.1:8000/v1 --served-model my-model --tasks ifeval
+
+Stopped or killed? Type the same command again: only what was in flight is asked once more."""
+
+
+@click.command("score", epilog=EPILOG)
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@click.option("--suite", shell_complete=complete_suites, help="Suite to score. [default: tulu3-dev]")
+@click.option(
+    "--tasks", callback=comma_list, shell_complete=complete_benchmarks, metavar="A,B", help="Only these benchmarks."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="At most N samples of each benchmark, drawn by --seed.")
+@click.option(
+    "--samples",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File of sample ids to score, one a line.",
+)
+@click.option(
+    "--model",
+    "engine",
+    default="auto",
+    show_default=True,
+    metavar="ENGINE",
+    help="auto, hf, vllm, api:URL or a plugin's.",
+)
+@click.option("--served-model", help="Name of the model at an api: endpoint.")
+@click.option(
+    "--api-key-env",
+    default="OPENAI_API_KEY",
+    show_default=True,
+    help="Environment variable that holds the key of an api: endpoint.",
+)
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    help="Folder with the tokenizer of an api: endpoint; needed for log-likelihoods.",
+)
+@click.option("--concurrency", type=click.IntRange(min=1), help="Requests under way at once at an api: endpoint.")
+@click.option(
+    "--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Time limit of one request to an api: endpoint."
+)
+@click.option(
+    "--dtype", default="auto", show_default=True, help="auto (the checkpoint's), float32, bfloat16 or float16."
+)
+@click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU where there is one]")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: the cores we may use]")
+@click.option("--max-length", type=click.IntRange(min=2), help="Window in tokens. [default: the checkpoint's]")
+@click.option("--chat-template", metavar="FILE|name:NAME", help="Instead of the checkpoint's chat template.")
+@click.option(
+    "--long-prompts",
+    type=click.Choice(["fail", "left"]),
+    default="fail",
+    show_default=True,
+    help="A prompt longer than the window fails, or loses its left end as in lm-eval.",
+)
+@click.option("--deterministic", is_flag=True, help="Slow, and the same bits whatever else is computed.")
+@click.option("--seed", type=int, default=1234, show_default=True, help="Draws samples and sampled responses.")
+@click.option("--name", help="What tables call the checkpoint. [default: its folder]")
+@data_options
+@folder_options
+@click.option("--require-complete", is_flag=True, help="Refuse partial datasets.")
+@click.option("--fresh", is_flag=True, help="Ask everything again; nothing that is stored gets lost.")
+@click.option("--keep-failed", is_flag=True, help="Do not ask failed samples again.")
+@click.option("--no-wait", is_flag=True, help="Do not queue behind another run on the same journal.")
+@click.option("--allow-pickle", is_flag=True, help="Load pickled weights; they can run any code.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that ships with the checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Print the scorecard as JSON.")
+def command(**options: Any) -> None:
+    """Score CHECKPOINT, a folder in the Hugging Face layout, on a suite.
+
+    Results go to stdout, progress to stderr, every response to the journal under --results the moment it arrives.
+    """
+    from evalsuite.progress import observer
+    from evalsuite.score import score
+    from evalsuite.scorecard import to_json
+
+    watcher = observer()
+    try:
+        job = make_job(options)
+        card = score(job, watcher)
+    finally:
+        watcher.close()
+    if options["as_json"]:
+        click.echo(to_json(card), nl=False)
+    else:
+        from evalsuite.leaderboard import card_table
+        from evalsuite.tables import print_table
+
+        print_table(card_table(card))
+    print(f"scorecard: {job.scorecard}", file=sys.stderr)
+
+
+def make_job(options: Mapping[str, Any]) -> Job:
+    """The job that the options describe; every problem with them is found before any engine or dataset is loaded."""
+    from evalsuite.checkpoint import open_checkpoint
+    from evalsuite.data import data_roots
+    from evalsuite.score import Job
+    from evalsuite.scorecard import CheckpointRef
+    from evalsuite.suite import adhoc_suite, load_suite
+
+    if options["suite"] is None and options["tasks"]:
+        suite = adhoc_suite(options["tasks"], options["extra"])
+        columns = dict(suite.columns)
+    else:
+        suite = load_suite(options["suite"] or "tulu3-dev", options["extra"])
+        columns = suite.select(options["tasks"])
+    if suite.split == "unseen":
+        _refuse_unseen(suite.name)
+    roots = data_roots(options["data_roots"])
+    chat = any(b.meta.chat for b in columns.values())
+    if options["engine"].startswith("api:"):
+        reference, path, engine, render = _endpoint(options, chat)
+    else:
+        if options["checkpoint"] is None:
+            raise click.UsageError("a checkpoint folder is expected, as in: evalsuite score ckpt/")
+        checkpoint = open_checkpoint(
+            options["checkpoint"], allow_pickle=options["allow_pickle"], trust_remote_code=options["trust_remote_code"]
+        )
+        reference, path = CheckpointRef(options["name"] or checkpoint.name, checkpoint.digest), checkpoint.path
+        engine, render = _local_engine(options, checkpoint, chat)
+    return Job(
+        suite=suite,
+        columns=columns,
+        checkpoint=reference,
+        path=path,
+        engine=engine,
+        render=render,
+        results=options["results"],
+        data_roots=roots,
+        offline=options["offline"],
+        limit=options["limit"],
+        samples=_samples(options["samples"]),
+        seed=options["seed"],
+        fresh=options["fresh"],
+        keep_failed=options["keep_failed"],
+        wait=not options["no_wait"],
+        require_complete=options["require_complete"],
+    )
+
+
+def _refuse_unseen(name: str) -> None:
+    from evalsuite.errors import UnseenBudget
+
+    raise UnseenBudget(f"suite {name!r} is unseen: looking at it while developing would make it a development suite")
+
+
+def _samples(path: Path | None) -> frozenset[str] | None:
+    if path is None:
+        return None
+    ids = frozenset(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if not ids:
+        raise click.UsageError(f"--samples {path}: the file names no sample")
+    return ids
+
+
+def _local_engine(options: Mapping[str, Any], checkpoint: Any, chat: bool) -> tuple[Any, Any]:
+    from evalsuite.models import EngineSpec, choose
+
+    template = _template(checkpoint.path, options["chat_template"], chat)
+    name, reason = choose(options["engine"])
+    engine_options = {
+        key: options[key] for key in ("device", "threads", "max_length", "chat_template") if options[key] is not None
+    }
+    for flag in ("allow_pickle", "trust_remote_code"):
+        if options[flag]:
+            engine_options[flag] = True
+    spec = EngineSpec(
+        name,
+        reason,
+        checkpoint.dtype if options["dtype"] == "auto" else options["dtype"],
+        options["deterministic"],
+        options["long_prompts"],
+        template.digest if template else "",
+        engine_options if name != "fake" else {},
+    )
+    return spec, template.render if template else None
+
+
+def _template(folder: Path, override: str | None, chat: bool) -> Any:
+    """The chat template; None where there is none and no benchmark needs one."""
+    from evalsuite.errors import CheckpointError
+    from evalsuite.models.chat import ChatTemplate
+
+    try:
+        return ChatTemplate.from_checkpoint(folder, override)
+    except CheckpointError:
+        if chat or override:
+            raise
+        return None
+
+
+def _endpoint(options: Mapping[str, Any], chat: bool) -> tuple[Any, None, Any, Any]:
+    from evalsuite.models import EngineSpec
+    from evalsuite.models.api import APIModel, render_messages
+    from evalsuite.scorecard import CheckpointRef
+
+    if options["served_model"] is None:
+        raise click.UsageError("--model api:URL needs --served-model NAME, the model's name at that endpoint")
+    keys = ("served_model", "api_key_env", "tokenizer", "concurrency", "timeout_s", "max_length", "chat_template")
+    arguments = {"base_url": options["engine"].removeprefix("api:")}
+    arguments |= {key: options[key] for key in keys if options[key] is not None}
+    model = APIModel(**arguments)
+    try:
+        digest = model.identity()
+    finally:
+        model.close()
+    template = _template(options["tokenizer"], options["chat_template"], chat) if options["tokenizer"] else None
+    spec = EngineSpec(
+        "api", "asked for", "server", False, options["long_prompts"], template.digest if template else "", arguments
+    )
+    render = template.render if template else render_messages
+    return CheckpointRef(options["name"] or options["served_model"], digest), None, spec, render

@@ -1,0 +1,201 @@
+"""Finds the scorecards in a directory tree, and the one that a name or digest stands for."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from evalsuite.errors import UsageError, did_you_mean
+from evalsuite.scorecard import Result, Scorecard, SuiteRef, read
+
+KEYS = {"schema", "checkpoint", "results"}
+SKIPPED = {"journal"}  # responses live there, never scorecards
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A scorecard and its file; `written` is the file's time, for a scorecard itself holds none."""
+
+    card: Scorecard
+    path: Path
+    written: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a tree holds; `broken` has one line for each file that cannot be read."""
+
+    found: tuple[Found, ...]
+    broken: tuple[str, ...]
+
+
+def collect(folder: Path, *, skip_broken: bool = False) -> Collected:
+    """Every scorecard under a folder: each *.json that has the keys schema, checkpoint and results.
+
+    Raises UsageError when the folder is absent or, unless `skip_broken`, when files cannot be read (all are named).
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; expected the one that `evalsuite score` writes to (--results)")
+    found, broken = [], []
+    for path in _json_files(folder, broken):
+        try:
+            card = load(path)
+        except UsageError as error:
+            broken.append(str(error))
+            continue
+        if card is not None:
+            found.append(Found(card, path, path.stat().st_mtime_ns))
+    if broken and not skip_broken:
+        head = f"{len(broken)} {'file' if len(broken) == 1 else 'files'} under {folder} cannot be read"
+        raise UsageError("\n".join([f"{head} (--skip-broken leaves them out):", *broken]))
+    return Collected(tuple(found), tuple(broken))
+
+
+def load(path: Path) -> Scorecard | None:
+    """The scorecard in a file; None when the file is valid JSON of another kind. Raises UsageError naming the file."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not JSON ({error})") from error
+    if not (isinstance(raw, dict) and raw.keys() >= KEYS):
+        return None
+    card = read(path)
+    if problem := next(_problems(card), None):
+        raise UsageError(f"{path}: {problem}")
+    return card
+
+
+def select(found: Iterable[Found], suite: str | None = None) -> tuple[Scorecard, ...]:
+    """One scorecard for each checkpoint digest, suite, regime and engine, in a fixed order.
+
+    Where several were written, the newest decides the suite digest; of those with that digest each benchmark is taken
+    from the one that planned most samples, the newest of equals. So a run of some tasks completes another, and a quick
+    look with --limit never hides the full run. Raises UsageError when no scorecard is of the named suite.
+    """
+    cards = sorted(found, key=lambda f: (f.written, str(f.path)), reverse=True)
+    if suite is not None:
+        names = {f.card.suite.name for f in cards}
+        if suite not in names:
+            raise UsageError(f"no scorecard of suite {suite!r}{did_you_mean(suite, names)}; there are {_listed(names)}")
+        cards = [f for f in cards if f.card.suite.name == suite]
+    groups: dict[tuple[str, ...], list[Scorecard]] = defaultdict(list)
+    for each in cards:
+        card = each.card
+        groups[card.checkpoint.digest, card.suite.name, card.suite.regime, engine_of(card)].append(card)
+    return tuple(_merged(groups[key]) for key in sorted(groups))
+
+
+def find_card(name: str, results: Path, suite: str | None = None) -> Scorecard:
+    """The scorecard that a file, a checkpoint name, a checkpoint folder or the start of a digest stands for.
+
+    Raises UsageError when nothing or more than one thing fits.
+    """
+    if Path(name).is_file():
+        card = load(Path(name))
+        if card is None:
+            raise UsageError(f"{name}: not a scorecard; expected the JSON file that `evalsuite score` names at its end")
+        return card
+    cards = select(collect(results, skip_broken=True).found) if results.is_dir() else ()
+    plain = Path(name).name if name.endswith("/") or Path(name).is_dir() else name
+    fitting = [c for c in cards if c.checkpoint.name in (name, plain)]
+    fitting = fitting or [c for c in cards if len(name) >= 6 and c.checkpoint.digest.startswith(name)]
+    if not fitting:
+        near = did_you_mean(name, {c.checkpoint.name for c in cards})
+        raise UsageError(f"no scorecard of {name!r} under {results}{near} (write one: evalsuite score {name})")
+    chosen = [c for c in fitting if suite is None or c.suite.name == suite]
+    if len(chosen) != 1:
+        raise UsageError(_ambiguous(name, fitting, chosen, suite))
+    return chosen[0]
+
+
+def engine_of(card: Scorecard) -> str:
+    """Engine and dtype that answered, such as "hf float32"; what the provenance does not name is left out."""
+    engine = card.provenance.get("engine", "")
+    if isinstance(engine, dict):
+        return " ".join(str(engine[k]) for k in ("engine", "dtype") if engine.get(k))
+    return str(engine)
+
+
+def _json_files(folder: Path, broken: list[str]) -> list[Path]:
+    def denied(error: OSError) -> None:
+        broken.append(f"{error.filename}: cannot be read ({error.strerror})")
+
+    paths = []
+    for here, folders, files in os.walk(folder, onerror=denied):
+        folders[:] = sorted(d for d in folders if d not in SKIPPED and not d.startswith("."))
+        paths += [Path(here, name) for name in sorted(files) if name.endswith(".json") and not name.startswith(".")]
+    return paths
+
+
+def _problems(card: Scorecard) -> Iterable[str]:
+    """What the types promise and a file edited by hand may break; a table must not crash or lie over it."""
+    names = [card.checkpoint.name, card.checkpoint.digest, card.suite.name, card.suite.regime, card.suite.digest]
+    if not all(isinstance(name, str) for name in names):
+        yield "checkpoint and suite need names and digests that are text"
+    for result in card.results:
+        for sample, score in result.scores.items():
+            if not _is_score(score):
+                yield f"{result.benchmark}: the score of sample {sample!r} is {score!r}, expected a number from 0 to 1"
+        for what, value in (("value", result.value), ("standard error", result.stderr)):
+            if value is not None and not _is_score(value):
+                yield f"{result.benchmark}: the {what} is {value!r}, expected a number from 0 to 1"
+        if result.n_planned != result.n + result.n_failed:
+            yield (
+                f"{result.benchmark}: {result.n_planned} samples planned, but {result.n} scored and "
+                f"{result.n_failed} failed"
+            )
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
+
+
+def _merged(cards: Sequence[Scorecard]) -> Scorecard:
+    """The newest card, completed from older ones of the same suite digest; `cards` are newest first."""
+    newest = cards[0]
+    same = [card for card in cards if card.suite.digest == newest.suite.digest]
+    if len(same) == 1:
+        return newest
+    results: dict[str, Result] = {}
+    columns: dict[str, str] = {}
+    for card in same:
+        columns |= {c: b for c, b in dict(card.suite.columns).items() if c not in columns}
+        for result in card.results:
+            held = results.get(result.benchmark)
+            if held is None or result.n_planned > held.n_planned:
+                results[result.benchmark] = result
+    order = max((list(dict(c.suite.columns)) for c in same), key=len)
+    columns = {c: columns[c] for c in [*order, *(c for c in columns if c not in order)]}
+    missing = tuple(c for c in newest.suite.missing if c not in columns)
+    suite = replace(newest.suite, columns=columns, missing=missing)
+    chosen = tuple(results[b] for b in columns.values() if b in results)
+    return replace(newest, suite=suite, results=chosen, average=_average(suite, chosen))
+
+
+def _average(suite: SuiteRef, results: Sequence[Result]) -> float | None:
+    values = [result.value for result in results if result.value is not None]
+    complete = not suite.missing and len(values) == len(suite.columns)
+    return math.fsum(values) / len(values) if complete and values else None
+
+
+def _ambiguous(name: str, fitting: Sequence[Scorecard], chosen: Sequence[Scorecard], suite: str | None) -> str:
+    def described(cards: Sequence[Scorecard]) -> str:
+        return _listed(
+            f"{c.suite.name} ({c.suite.regime}, {engine_of(c) or 'engine unknown'}, checkpoint {c.checkpoint.digest[:8]})"
+            for c in cards
+        )
+
+    if not chosen:
+        return f"{name!r} was not scored on suite {suite!r}; there are {described(fitting)}"
+    return f"{name!r} stands for {len(chosen)} scorecards: {described(chosen)}; name the file, or use --suite"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,217 @@
+"""Scores a checkpoint on a suite: plan, ask only what the journal does not hold, grade, write the scorecard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from evalsuite import harness, provenance
+from evalsuite.benchmark import Benchmark
+from evalsuite.data import DatasetSpec, Resolved, go_offline_when_local, resolve_all
+from evalsuite.errors import DataError, Incomplete
+from evalsuite.journal import Answer, Journal, KeyMaker
+from evalsuite.models import EngineSpec, open_model
+from evalsuite.progress import Observer, Silent
+from evalsuite.scorecard import CheckpointRef, Result, Scorecard, write
+from evalsuite.suite import Suite
+from evalsuite.types import GenerateRequest, LoglikRequest, Model
+
+Render = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint on one suite. `columns` are the benchmarks to score, `render` the checkpoint's chat template."""
+
+    suite: Suite
+    columns: Mapping[str, Benchmark]
+    checkpoint: CheckpointRef
+    path: Path | None
+    engine: EngineSpec
+    render: Render | None
+    results: Path
+    data_roots: tuple[Path, ...] = ()
+    offline: bool = False
+    limit: int | None = None
+    samples: frozenset[str] | None = None
+    seed: int = 1234
+    fresh: bool = False
+    keep_failed: bool = False
+    wait: bool = True
+    require_complete: bool = False
+    command: str = field(default_factory=provenance.command_line)
+
+    @property
+    def journal(self) -> Path:
+        return self.results / "journal" / self.checkpoint.digest[:12]
+
+    @property
+    def scorecard(self) -> Path:
+        """Where the scorecard goes: a readable name, made unique by digest, suite, engine and selection."""
+        parts = [self.suite.name, self.engine.name]
+        parts += ["+".join(self.columns)] if len(self.columns) < len(self.suite.columns) else []
+        parts += [f"limit{self.limit}"] if self.limit else []
+        parts += [f"samples{len(self.samples)}"] if self.samples else []
+        parts += [f"seed{self.seed}"] if self.seed != 1234 and (self.limit or self.samples) else []
+        folder = f"{_plain(self.checkpoint.name)}-{self.checkpoint.digest[:12]}"
+        return self.results / "scorecards" / folder / f"{_plain('.'.join(parts))}.json"
+
+
+def score(job: Job, observer: Observer | None = None) -> Scorecard:
+    """The scorecard, written to `job.scorecard` too. The same job again only asks what is not in the journal.
+
+    Raises DataError, BenchmarkError or CheckpointError before an engine is started, Incomplete when interrupted;
+    whatever was answered by then stays in the journal.
+    """
+    observer = observer or Silent()
+    resolved = _resolve(job, observer)
+    go_offline_when_local(resolved)
+    selection = harness.Selection(job.limit, job.samples, job.seed)
+    with ExitStack() as stack:
+        engine = _Engine(job, observer)
+        stack.callback(engine.close)
+        runs = []
+        for benchmark in sorted(job.columns.values(), key=lambda b: b.name):
+            plan = harness.build_plan(benchmark, resolved, job.render, selection)
+            runs.append(_Run(job, plan, stack, observer))
+        results = {}
+        for run in sorted(runs, key=lambda r: list(job.columns.values()).index(r.plan.benchmark)):
+            run.ask(engine, observer)
+            results[run.plan.benchmark.name] = result = run.result()
+            observer.done(result)
+        scoring = {run.plan.benchmark.name: run.journal.described() for run in runs}
+    card = _card(job, [results[b.name] for b in job.columns.values()], scoring)
+    write(card, job.scorecard)
+    return card
+
+
+def _resolve(job: Job, observer: Observer) -> dict[DatasetSpec, Resolved]:
+    specs = list(dict.fromkeys(s for b in job.columns.values() for s in harness.datasets_of(b)))
+    resolved: dict[DatasetSpec, Resolved] = resolve_all(
+        specs, job.data_roots, offline=job.offline, aliases=job.suite.aliases or {}
+    )
+    partial = [f"{r.spec.id}: {n}" for r in resolved.values() for n in r.notes if n.startswith("partial")]
+    if partial and job.require_complete:
+        raise DataError(f"--require-complete: {'; '.join(partial)}")
+    for line in partial:
+        observer.say(f"warning: {line}; scores are marked and not comparable with published ones")
+    return resolved
+
+
+class _Engine:
+    """The engine, started when the first question is asked: a finished run loads no weights."""
+
+    def __init__(self, job: Job, observer: Observer) -> None:
+        self._job = job
+        self._observer = observer
+        self._model: Model | None = None
+
+    def get(self) -> Model:
+        if self._model is None:
+            spec = self._job.engine
+            self._observer.say(f"engine: {spec.name}, {spec.dtype} ({spec.reason})")
+            self._model = open_model(spec, self._job.path)
+        return self._model
+
+    def close(self) -> None:
+        if self._model is not None:
+            self._model.close()
+
+
+class _Run:
+    """One benchmark of a job: what is asked, what was answered already, and its open journal."""
+
+    def __init__(self, job: Job, plan: harness.Plan, stack: ExitStack, observer: Observer) -> None:
+        self.plan = plan
+        self._job = job
+        benchmark: Benchmark = plan.benchmark
+        keys = KeyMaker(job.checkpoint.digest, _asked_digest(plan), job.engine.fingerprint())
+        header = {"benchmark": benchmark.name, "checkpoint": job.checkpoint.digest, "engine": job.engine.fingerprint()}
+        header |= {"versions": provenance.versions(job.engine.name), "command": job.command}
+        folder = job.journal / benchmark.name
+        self.journal = stack.enter_context(Journal(folder, header, wait=job.wait, fresh=job.fresh, say=observer.say))
+        self._keys = [keys.key(p.sample, p.number, p.request) for p in plan.planned]
+        self._answers: dict[tuple[str, int], Answer] = {}
+        self._todo: set[int] = set()
+        for index, (planned, key) in enumerate(zip(plan.planned, self._keys, strict=True)):
+            stored = self.journal.get(key)
+            if stored is None or (stored.failed and not job.keep_failed):
+                self._todo.add(index)
+            else:
+                self._answers[planned.sample, planned.number] = stored.answer
+        observer.planned(benchmark.name, len(self._keys), len(self._answers))
+        if self.journal.opening.n_conflicts:
+            observer.say(
+                f"{benchmark.name}: {self.journal.opening.n_conflicts} answers were given twice and differ; the first counts"
+            )
+
+    def ask(self, engine: _Engine, observer: Observer) -> None:
+        """Asks what is left; every answer is in the journal before the next one is taken."""
+        if not self._todo:
+            return
+        model = engine.get()
+        name = self.plan.benchmark.name
+        self.journal.describe(environment(model))
+        try:
+            with closing(_stream(model, [p.request for p in self.plan.planned], self._todo)) as stream:
+                for index, answer in stream:
+                    planned = self.plan.planned[index]
+                    self.journal.append(self._keys[index], planned.sample, planned.number, answer)
+                    self._answers[planned.sample, planned.number] = answer
+                    observer.answered(name, answer)
+        except KeyboardInterrupt:
+            left = len(self.plan.planned) - len(self._answers)
+            raise Incomplete(
+                f"stopped: {left} answers of {name} are missing; go on with: {self._job.command}"
+            ) from None
+
+    def result(self) -> Result:
+        return harness.grade(self.plan, self._answers, dtype=self._job.engine.dtype)
+
+
+def environment(model: Model) -> dict[str, str]:
+    """What an engine says of itself beyond its fingerprint (scoring level, device); empty when it says nothing."""
+    describe = getattr(model, "environment", None)
+    return dict(describe()) if describe else {}
+
+
+def _stream(
+    model: Model, requests: Sequence[Any], wanted: Collection[int]
+) -> Generator[tuple[int, Answer], None, None]:
+    if isinstance(requests[0], GenerateRequest):
+        yield from model.generate(cast("Sequence[GenerateRequest]", requests), wanted)
+    else:
+        yield from model.loglikelihood(cast("Sequence[LoglikRequest]", requests), wanted)
+
+
+def _asked_digest(plan: harness.Plan) -> str:
+    """Prompt side of the benchmark and the content of its data: an edited row is another question."""
+    datasets = sorted(str(d.get("digest", "")) for d in (plan.dataset.get("parts") or [plan.dataset]))
+    return "\n".join([plan.benchmark.prompt_digest, *datasets])
+
+
+def _card(job: Job, results: Sequence[Result], scoring: Mapping[str, Any]) -> Scorecard:
+    suite = job.suite.ref(list(job.columns))
+    values = [r.value for r in results]
+    complete = not suite.missing and all(v is not None for v in values)
+    facts: dict[str, Any] = {
+        "command": job.command,
+        "engine": job.engine.fingerprint() | {"reason": job.engine.reason},
+        "environment": scoring,
+        "seed": job.seed,
+        "limit": job.limit,
+        "versions": provenance.versions(job.engine.name),
+        "git_commit": provenance.git_commit(),
+        "data_roots": len(job.data_roots),
+    }
+    average = sum(cast("float", v) for v in values) / len(values) if complete else None
+    return Scorecard(job.checkpoint, suite, tuple(results), average, facts)
+
+
+def _plain(name: str) -> str:
+    """The name with anything that a file name should not hold replaced by a dash."""
+    return re.sub(r"[^\w.@+=-]+", "-", name)[:100].strip("-.") or "checkpoint"

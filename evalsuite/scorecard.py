@@ -1,0 +1,148 @@
+"""What a checkpoint scored: per-sample scores, counts, standard errors and where every number came from.
+
+A scorecard holds no time of day and no duration, so that the same run writes the same bytes again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from evalsuite.errors import UsageError
+from evalsuite.types import Split
+
+SCHEMA = 1
+Aggregate = Literal["mean", "micro", "macro"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number of a benchmark: `value` 0 to 1, its standard error (None when n < 2), over `n` things."""
+
+    value: float
+    stderr: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One benchmark on one checkpoint. A truncated answer is the model's fault, a failed sample is ours.
+
+    `scores` maps sample id to 0..1; a truncated answer is scored as it stands, a failed sample is absent and stands in
+    `failures` with its reason, so that n_planned = len(scores) + len(failures). `categories` and `clusters` map sample
+    id to the subtask it belongs to and to the group it is not independent of; both are empty when there is none.
+    """
+
+    benchmark: str
+    split: Split
+    metric: str
+    aggregate: Aggregate
+    digest: str
+    value: float | None
+    stderr: float | None
+    scores: Mapping[str, float]
+    failures: Mapping[str, str]
+    n_planned: int
+    categories: Mapping[str, str] = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Metric] = field(default_factory=dict)
+    by_category: Mapping[str, Metric] = field(default_factory=dict)
+    n_truncated: int = 0
+    n_shrunk: int = 0
+    n_prompt_too_long: int = 0
+    n_empty: int = 0
+    n_near_ties: int = 0
+    format_ok: float | None = None
+    notes: tuple[str, ...] = ()
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_failed(self) -> int:
+        return len(self.failures)
+
+    @property
+    def n(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRef:
+    """The checkpoint that was scored: what a person calls it, and the digest of its content."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteRef:
+    """The suite at the settings of one regime. `columns` maps column name to benchmark name, in table order.
+
+    `missing` are columns of the published suite that were not scored; while there are any the average is absent.
+    """
+
+    name: str
+    regime: str
+    digest: str
+    columns: Mapping[str, str]
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """All results of one checkpoint on one suite, with provenance. `average` is None unless every column has a value."""
+
+    checkpoint: CheckpointRef
+    suite: SuiteRef
+    results: tuple[Result, ...]
+    average: float | None
+    provenance: Mapping[str, Any]
+    schema: int = SCHEMA
+
+    def result(self, benchmark: str) -> Result | None:
+        return next((r for r in self.results if r.benchmark == benchmark), None)
+
+
+def to_json(card: Scorecard) -> str:
+    """Canonical JSON: keys in a fixed order, floats by repr, a newline at the end. Equal cards give equal bytes."""
+    return json.dumps(asdict(card), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def write(card: Scorecard, path: Path) -> None:
+    """Writes atomically: a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(to_json(card), encoding="utf-8", errors="surrogatepass")
+    os.replace(part, path)
+
+
+def read(path: Path) -> Scorecard:
+    """The scorecard in a file; raises UsageError naming the file when it is not one, or of another schema version."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+        if raw.get("schema") != SCHEMA:
+            raise UsageError(f"{path}: scorecard schema {raw.get('schema')!r}, this version reads {SCHEMA}")
+        return _from_raw(raw)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: not a scorecard ({type(error).__name__}: {error})") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _from_raw(raw: dict[str, Any]) -> Scorecard:
+    return Scorecard(
+        checkpoint=CheckpointRef(**raw["checkpoint"]),
+        suite=SuiteRef(**{**raw["suite"], "missing": tuple(raw["suite"]["missing"])}),
+        results=tuple(_result(r) for r in raw["results"]),
+        average=raw["average"],
+        provenance=raw["provenance"],
+        schema=raw["schema"],
+    )
+
+
+def _result(raw: dict[str, Any]) -> Result:
+    metrics = {key: {k: Metric(**m) for k, m in raw[key].items()} for key in ("parts", "by_category")}
+    return Result(**{**raw, **metrics, "notes": tuple(raw["notes"])})

@@ -1,0 +1,81 @@
+"""Were the instructions followed? Strict asks of the response as it stands, loose forgives its outer lines and stars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+from evalsuite.verify.constraints.loose import loose_texts
+from evalsuite.verify.constraints.registry import Variant
+from evalsuite.verify.constraints.rows import Instruction, read_instructions
+from evalsuite.verify.constraints.tools import tools
+
+Mode = Literal["strict", "loose"]
+
+_Instructions = tuple[Instruction, ...]
+
+BLANK = "the response is blank"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The verdict on one instruction. `why` is the first reason when it was not followed, `backend` the language tools
+    that answered ("sentences: rules"), empty when the check needs none."""
+
+    id: str
+    ok: bool
+    why: str = ""
+    backend: str = ""
+
+
+def followed(
+    text: str,
+    ids: Sequence[str],
+    kwargs: Sequence[Mapping[str, Any]],
+    *,
+    variant: Variant = "tulu3",
+    mode: Mode,
+) -> tuple[Check, ...]:
+    """One Check per instruction, in order. Raises DataError when the ids or kwargs themselves are wrong.
+
+    A blank response follows nothing. In loose mode every instruction may pass on another of the eight texts.
+    """
+    instructions = _read(text, ids, kwargs, variant)
+    strict = tuple(_strict(text, one, variant) for one in instructions)
+    return strict if mode == "strict" else _loose(text, instructions, strict, variant)
+
+
+def followed_both(
+    text: str, ids: Sequence[str], kwargs: Sequence[Mapping[str, Any]], *, variant: Variant = "tulu3"
+) -> tuple[tuple[Check, ...], tuple[Check, ...]]:
+    """(strict, loose) at the cost of loose alone: its first text is the response itself."""
+    instructions = _read(text, ids, kwargs, variant)
+    strict = tuple(_strict(text, one, variant) for one in instructions)
+    return strict, _loose(text, instructions, strict, variant)
+
+
+def _read(text: str, ids: Sequence[str], kwargs: Sequence[Mapping[str, Any]], variant: Variant) -> _Instructions:
+    if not isinstance(text, str):
+        raise TypeError(f"a response is text, not {type(text).__name__}")
+    return read_instructions(ids, kwargs, variant)
+
+
+def _strict(text: str, one: Instruction, variant: Variant) -> Check:
+    constraint = one.constraint
+    why = constraint.objection(text, one.params, variant) if text.strip() else BLANK
+    backend = ", ".join(f"{tool}: {name}" for tool, name in tools([constraint.id]).items()) if constraint.tools else ""
+    return Check(constraint.id, why is None, why or "", backend)
+
+
+def _loose(text: str, instructions: _Instructions, strict: tuple[Check, ...], variant: Variant) -> tuple[Check, ...]:
+    return tuple(c if c.ok else _rescued(text, one, c, variant) for one, c in zip(instructions, strict, strict=True))
+
+
+def _rescued(text: str, one: Instruction, strict: Check, variant: Variant) -> Check:
+    """The loose verdict after the strict one failed: `strict` itself, unless another of the texts passes."""
+    for other in islice(loose_texts(text), 1, None):
+        if one.constraint.objection(other, one.params, variant) is None:
+            return Check(strict.id, True, backend=strict.backend)
+    return strict
