@@ -2,26 +2,167 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evalsuite.checkpoint_files import Files, find_files, read_json
 from evalsuite.errors import CheckpointError
+from evalsuite.filefacts import facts
+from evalsuite.weights import FileFacts, Tensor, examine_bytes, examine_weights, read_tensors
+
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+_STEP = re.compile(r"((checkpoint|ckpt|step|global_step|iter|epoch)[-_.]?\d+|final|last|best|latest)", re.IGNORECASE)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, or {} when there is no such file. Raises CheckpointError naming file and place."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:  # not JSON, or not UTF-8
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint that was found whole and safe.
+
+    `digest` is of the content alone: a copy, a move or a new name leaves it as it is. `files` maps every file that it
+    covers to its sha256. `n_parameters` counts the stored elements (0 for pickled weights, which are not opened).
+    `dtype` is torch's name for it, as config.json says or else as most of the bytes are stored.
+    """
+
+    path: Path
+    name: str
+    digest: str
+    files: Mapping[str, str]
+    has_chat_template: bool
+    dtype: str
+    architecture: str
+    n_parameters: int
+
+
+def open_checkpoint(path: Path | str, *, allow_pickle: bool = False, trust_remote_code: bool = False) -> Checkpoint:
+    """The checkpoint in a folder, after every check that needs no engine. Raises CheckpointError, one line.
+
+    Cheap checks come first; reading all weights (sha256, NaN) comes last and is remembered for large files. Nothing in
+    the folder is run or unpickled; neither torch nor transformers is imported.
+    """
+    folder = Path(os.path.abspath(Path(path).expanduser()))  # not resolved: a link's own name is the name
+    files = find_files(folder, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    _check_vocabulary(folder, files.config)
+    tensors = () if files.pickled else _check_tensors(folder, files)
+    hashes = _examine(folder, files)
+    return Checkpoint(
+        path=folder,
+        name=name_of(folder),
+        digest=digest_of(hashes),
+        files=hashes,
+        has_chat_template=_has_chat_template(folder),
+        dtype=_dtype(files.config, tensors),
+        architecture=_architecture(files.config),
+        n_parameters=sum(tensor.n_elements for tensor in tensors),
+    )
+
+
+def digest_of(hashes: Mapping[str, str]) -> str:
+    """sha256 over the sorted (relative name, sha256) pairs: the identity of a checkpoint."""
+    lines = [f"{name}\0{sha256}\n" for name, sha256 in sorted(hashes.items())]
+    return hashlib.sha256("".join(["evalsuite checkpoint 1\n", *lines]).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def name_of(folder: Path) -> str:
+    """What a person calls a checkpoint: the folder's name, with its parent's where that is only a step.
+
+    run/checkpoint-500 → "run/checkpoint-500"; the hub cache's models--org--name/snapshots/… → "org/name".
+    """
+    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+        return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+    if _STEP.fullmatch(folder.name) and folder.parent.name:
+        return f"{folder.parent.name}/{folder.name}"
+    return folder.name
+
+
+def _check_vocabulary(folder: Path, config: Mapping[str, Any]) -> None:
+    """The model must have a row for every id that the tokenizer can produce."""
+    nested = config.get("text_config")
+    rows = config.get("vocab_size", nested.get("vocab_size") if isinstance(nested, dict) else None)
+    token, largest = _largest_id(folder / "tokenizer.json")
+    if isinstance(rows, int) and largest >= rows:
         raise CheckpointError(
-            f"{path}: not valid JSON ({error}); copy the file or save the checkpoint again"
-        ) from error
-    if not isinstance(content, dict):
-        found = type(content).__name__
-        raise CheckpointError(
-            f"{path}: expected a JSON object, found {found}; copy the file or save the checkpoint again"
+            f"{folder / 'config.json'}: vocab_size {rows} is too small for the tokenizer, whose largest id is {largest} "
+            f"({token!r}); use the tokenizer that the model was trained with, or resize the embeddings and save again"
         )
-    return content
+
+
+def _largest_id(file: Path) -> tuple[str, int]:
+    """(token, id) of the largest id in a tokenizer.json; ("", -1) without that file. Raises CheckpointError."""
+    content = read_json(file)
+    model = content.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    found: list[tuple[str, int]] = [("", -1)]
+    if isinstance(vocabulary, dict) and vocabulary:
+        found.append(max(vocabulary.items(), key=lambda item: item[1]))
+    elif isinstance(vocabulary, list) and vocabulary:  # Unigram: a list of (token, log-probability)
+        found.append((str(vocabulary[-1][0]), len(vocabulary) - 1))
+    elif content:
+        raise CheckpointError(f"{file}: no vocabulary in it; copy the file again or save the tokenizer again")
+    found += [(str(token["content"]), int(token["id"])) for token in content.get("added_tokens") or []]
+    return max(found, key=lambda item: item[1])
+
+
+def _check_tensors(folder: Path, files: Files) -> tuple[Tensor, ...]:
+    """All tensors of all weight files, from their headers; the index must agree with them."""
+    by_file = {name: read_tensors(folder / name) for name in files.weights}
+    held = {name: {tensor.name for tensor in tensors} for name, tensors in by_file.items()}
+    for tensor, name in files.weight_map.items():
+        if tensor not in held[name]:
+            raise CheckpointError(
+                f"{folder / name}: tensor {tensor!r} is not in it, though the index says so: shards of two different "
+                "saves, or a half-written one; copy the whole checkpoint again"
+            )
+    return tuple(tensor for tensors in by_file.values() for tensor in tensors)
+
+
+def _examine(folder: Path, files: Files) -> dict[str, str]:
+    """sha256 of every file. Raises CheckpointError when a weight file holds NaN or Inf."""
+    weights = set() if files.pickled else set(files.weights)
+
+    def examine(name: str) -> FileFacts:
+        return facts(folder / name, examine_weights if name in weights else examine_bytes)
+
+    names = sorted({*files.weights, *files.others})
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # hashing and scanning leave the interpreter's lock
+        found = dict(zip(names, pool.map(examine, names), strict=True))
+    for name, one in found.items():
+        if one.not_finite:
+            raise CheckpointError(
+                f"{folder / name}: NaN or Inf in tensor {one.not_finite!r}; the training diverged or the file is damaged, "
+                "so score an earlier checkpoint or copy the file again"
+            )
+    return {name: one.sha256 for name, one in found.items()}
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file() or any(folder.glob("additional_chat_templates/*.jinja")):
+        return True
+    return bool(read_json(folder / "tokenizer_config.json").get("chat_template"))
+
+
+def _dtype(config: Mapping[str, Any], tensors: Sequence[Tensor]) -> str:
+    nested = config.get("text_config")
+    for source in (config, nested) if isinstance(nested, dict) else (config,):
+        said = source.get("dtype") or source.get("torch_dtype")
+        if isinstance(said, str):
+            return said.removeprefix("torch.")
+    stored: Counter[str] = Counter()
+    for tensor in tensors:
+        stored[tensor.dtype] += tensor.end - tensor.begin
+    most = stored.most_common(1)
+    return DTYPES.get(most[0][0], most[0][0].lower()) if most else "unknown"
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    named = config.get("architectures")
+    first = named[0] if isinstance(named, list) and named else config.get("model_type")
+    return str(first) if first is not None else "unknown"

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,7 +41,8 @@ def collect(folder: Path, *, skip_broken: bool = False) -> Collected:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; expected the one that `evalsuite score` writes to (--results)")
-    found, broken = [], []
+    found: list[Found] = []
+    broken: list[str] = []
     for path in _json_files(folder, broken):
         try:
             card = load(path)
@@ -92,27 +93,39 @@ def select(found: Iterable[Found], suite: str | None = None) -> tuple[Scorecard,
     return tuple(_merged(groups[key]) for key in sorted(groups))
 
 
-def find_card(name: str, results: Path, suite: str | None = None) -> Scorecard:
-    """The scorecard that a file, a checkpoint name, a checkpoint folder or the start of a digest stands for.
+def find_cards(names: Sequence[str], results: Path, suite: str | None = None) -> tuple[Scorecard, ...]:
+    """One scorecard for each name: a file, a checkpoint's name or folder, or the start of its digest (6 characters).
 
-    Raises UsageError when nothing or more than one thing fits.
+    Without `suite` the one suite that all the named checkpoints share is meant. Raises UsageError when nothing or more
+    than one thing fits a name.
     """
+    candidates = [_candidates(name, results) for name in names]
+    shared = set.intersection(*({card.suite.name for card in cards} for cards in candidates))
+    if suite is None and len(shared) == 1:
+        suite = next(iter(shared))
+    chosen = []
+    for name, cards in zip(names, candidates, strict=True):
+        fitting = [card for card in cards if suite is None or card.suite.name == suite]
+        if len(fitting) != 1:
+            raise UsageError(_ambiguous(name, cards, fitting, suite))
+        chosen.append(fitting[0])
+    return tuple(chosen)
+
+
+def _candidates(name: str, results: Path) -> Sequence[Scorecard]:
     if Path(name).is_file():
         card = load(Path(name))
         if card is None:
             raise UsageError(f"{name}: not a scorecard; expected the JSON file that `evalsuite score` names at its end")
-        return card
+        return [card]
     cards = select(collect(results, skip_broken=True).found) if results.is_dir() else ()
-    plain = Path(name).name if name.endswith("/") or Path(name).is_dir() else name
-    fitting = [c for c in cards if c.checkpoint.name in (name, plain)]
-    fitting = fitting or [c for c in cards if len(name) >= 6 and c.checkpoint.digest.startswith(name)]
+    folder = Path(name).absolute().name if Path(name).is_dir() else name
+    fitting = [card for card in cards if card.checkpoint.name in (name, folder)]
+    fitting = fitting or [card for card in cards if len(name) >= 6 and card.checkpoint.digest.startswith(name)]
     if not fitting:
-        near = did_you_mean(name, {c.checkpoint.name for c in cards})
+        near = did_you_mean(name, {card.checkpoint.name for card in cards})
         raise UsageError(f"no scorecard of {name!r} under {results}{near} (write one: evalsuite score {name})")
-    chosen = [c for c in fitting if suite is None or c.suite.name == suite]
-    if len(chosen) != 1:
-        raise UsageError(_ambiguous(name, fitting, chosen, suite))
-    return chosen[0]
+    return fitting
 
 
 def engine_of(card: Scorecard) -> str:
@@ -134,7 +147,7 @@ def _json_files(folder: Path, broken: list[str]) -> list[Path]:
     return paths
 
 
-def _problems(card: Scorecard) -> Iterable[str]:
+def _problems(card: Scorecard) -> Iterator[str]:
     """What the types promise and a file edited by hand may break; a table must not crash or lie over it."""
     names = [card.checkpoint.name, card.checkpoint.digest, card.suite.name, card.suite.regime, card.suite.digest]
     if not all(isinstance(name, str) for name in names):
@@ -185,16 +198,16 @@ def _average(suite: SuiteRef, results: Sequence[Result]) -> float | None:
     return math.fsum(values) / len(values) if complete and values else None
 
 
-def _ambiguous(name: str, fitting: Sequence[Scorecard], chosen: Sequence[Scorecard], suite: str | None) -> str:
-    def described(cards: Sequence[Scorecard]) -> str:
-        return _listed(
-            f"{c.suite.name} ({c.suite.regime}, {engine_of(c) or 'engine unknown'}, checkpoint {c.checkpoint.digest[:8]})"
-            for c in cards
-        )
+def _ambiguous(name: str, cards: Sequence[Scorecard], fitting: Sequence[Scorecard], suite: str | None) -> str:
+    listed = _listed(map(_described, fitting or cards))
+    if not fitting:
+        return f"{name!r} was not scored on suite {suite!r}; there are {listed}"
+    return f"{name!r} stands for {len(fitting)} scorecards: {listed}; use --suite, or name the file"
 
-    if not chosen:
-        return f"{name!r} was not scored on suite {suite!r}; there are {described(fitting)}"
-    return f"{name!r} stands for {len(chosen)} scorecards: {described(chosen)}; name the file, or use --suite"
+
+def _described(card: Scorecard) -> str:
+    suite, engine = card.suite, engine_of(card) or "engine unknown"
+    return f"{suite.name} ({suite.regime}, {engine}, checkpoint {card.checkpoint.digest[:8]})"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -39,11 +39,13 @@ def go_offline_when_local(resolved: Iterable[Resolved]) -> None:
     """Keeps the Hugging Face libraries off the network when no dataset needs it; for the rest of the process.
 
     They read `HF_HUB_OFFLINE` when they are imported, so this belongs before that; where one is loaded already, its
-    switch is turned too.
+    switch is turned too. Their bars and their remarks on using a cache are silenced: nothing is downloaded.
     """
     if any(r.needs_network for r in resolved):
         return
     os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")
     for name in ("huggingface_hub.constants", "datasets.config"):
         if name in sys.modules:
             sys.modules[name].HF_HUB_OFFLINE = True  # type: ignore[attr-defined]

@@ -48,9 +48,10 @@ def _say(error: Exception, spec: DatasetSpec) -> str:
         )
     if "RevisionNotFoundError" in names or re.search(r"Revision .* doesn't exist", text):
         return f"the hub has no revision {spec.revision!r}; correct dataset_revision in the benchmark's YAML, {copy}"
-    if status := _server_trouble(chain, text):
-        return f"the hub is busy or failing ({status}); try again later, {copy}"
-    if names & {"RepositoryNotFoundError", "DatasetNotFoundError"}:
+    statuses = {getattr(getattr(e, "response", None), "status_code", 0) for e in chain}
+    if failing := sorted(s for s in statuses if s == 429 or s >= 500):
+        return f"the hub is busy or failing (HTTP {failing[0]}); try again later, {copy}"
+    if names & {"RepositoryNotFoundError", "DatasetNotFoundError"} or statuses & {401, 403, 404}:
         return f"it is not on the hub, or is private and HF_TOKEN does not open it; check the id, {copy}"
     if names & UNREACHABLE:
         return (
@@ -84,15 +85,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(here))
         yield here
         here = here.__cause__ or here.__context__
-
-
-def _server_trouble(chain: list[BaseException], text: str) -> str:
-    for error in chain:
-        status = getattr(getattr(error, "response", None), "status_code", 0)
-        if status == 429 or status >= 500:
-            return f"HTTP {status}"
-    found = re.search(r"\b(429 Too Many Requests|(?:429|50\d) (?:Client|Server) Error)", text)
-    return found[1] if found else ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -154,6 +154,10 @@ def _root_name(folder: Path, name: str) -> str:
 
 def _from_cache(spec: DatasetSpec) -> Resolved | DataError | None:
     """What an earlier load by hub name left on this machine; None when that is not all that is asked for."""
+    try:
+        refuse_shadow(spec.id)
+    except DataError as error:
+        return error
     cached = cached_splits(spec.id, spec.config, spec.revision)
     if cached is None or any(split not in cached.rows for split in spec.splits):
         return None

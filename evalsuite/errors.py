@@ -1,4 +1,4 @@
-"""What a user can fix. The command line prints one line of it and exits with its code; every other exception is a bug."""
+"""What a user can fix: the command line prints one line and exits with the code. Other exceptions are bugs."""
 
 from __future__ import annotations
 

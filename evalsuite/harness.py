@@ -1,101 +1,42 @@
-"""The only file that knows lm-eval: builds what a model is asked (plan) and turns what it answered into a Result (grade).
+"""The only file that knows lm-eval: loads tasks, builds what a model is asked, calls its metrics where we have none.
 
-Tasks are driven one by one through lm-eval's task objects, never through `simple_evaluate`: its chat settings are global
-to a call, it makes one blocking backend call for each request type, and results exist only at its end.
+Tasks are driven one by one through lm-eval's task objects, never through `simple_evaluate`: its chat settings are
+global to a call, it makes one blocking backend call for each request type, and results exist only at its end.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import groupby
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, cast
 
 from evalsuite.benchmark import Benchmark, TaskFile
 from evalsuite.data import DatasetSpec, Resolved, sample_ids, translate
 from evalsuite.errors import BenchmarkError, DataError
 from evalsuite.journal import Answer
-from evalsuite.scorecard import Metric, Result
-from evalsuite.stats import macro_stderr, mean_stderr, ratio_stderr
+from evalsuite.plan import Plan, Planned, Request, Selection
 from evalsuite.types import (
-    ChoiceVerifier,
     Doc,
-    Failed,
     GenerateRequest,
     LogLikelihood,
     LoglikRequest,
     Message,
     Prompt,
-    Ratio,
     Response,
     Sampling,
     Score,
-    Verifier,
 )
 
 Render = Callable[..., str]
-Request = GenerateRequest | LoglikRequest
+EVERYTHING = Selection()
 
 # One meaning, several spellings; the first that is present wins (lm-eval's order).
 MAX_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 GENERATION_KEYS = {*MAX_TOKENS, "until", "do_sample", "temperature", "top_p", "top_k", "min_p"}
-NEAR_TIE = {"float32": 1e-3}  # by dtype; log-probabilities of half precision move by about 0.05
-TOO_LONG = "window"  # every engine's reason for a prompt that does not fit names the model's window
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One thing to ask: request `number` of a sample (repeat of a generation, or context of a choice)."""
-
-    sample: str
-    number: int
-    request: Request
-
-
-@dataclass(slots=True)
-class Plan:
-    """Everything a benchmark asks, in dataset order, with what grading needs to know of each sample."""
-
-    benchmark: Benchmark
-    planned: list[Planned]
-    docs: dict[str, Doc]
-    categories: dict[str, str]
-    clusters: dict[str, str]
-    notes: tuple[str, ...]
-    dataset: Mapping[str, Any]
-    sources: dict[str, tuple[Any, list[Any]]] = field(default_factory=dict)  # sample -> lm-eval task, its instances
-
-    @property
-    def kind(self) -> Literal["generate", "loglikelihood"]:
-        return "generate" if isinstance(self.planned[0].request, GenerateRequest) else "loglikelihood"
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which samples of a benchmark are asked: all, `limit` drawn by seed (a larger limit contains a smaller), or ids."""
-
-    limit: int | None = None
-    samples: frozenset[str] | None = None
-    seed: int = 1234
-
-    def choose(self, ids: Sequence[str]) -> frozenset[str] | None:
-        """The chosen ids; None for all of them. Raises DataError for ids that the data does not have."""
-        if self.samples is not None:
-            missing = sorted(self.samples - set(ids))
-            if missing:
-                raise DataError(f"--samples: {len(missing)} ids are not in the data, the first is {missing[0]!r}")
-            return self.samples
-        if self.limit is None or self.limit >= len(ids):
-            return None
-        return frozenset(
-            sorted(ids, key=lambda i: blake2b(f"{self.seed}:{i}".encode(), digest_size=8).digest())[: self.limit]
-        )
-
-
-# -- plan --
 
 
 def datasets_of(benchmark: Benchmark) -> tuple[DatasetSpec, ...]:
@@ -145,6 +86,14 @@ def load_tasks(benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved]) -
     return [loaded[task.name] for task in benchmark.tasks]
 
 
+def indexed_names(folder: Path) -> set[str]:
+    """Tasks and groups that lm-eval's index finds below a folder; a file it cannot read is missing without a word."""
+    _quiet()
+    from lm_eval.tasks import TaskManager
+
+    return set(TaskManager(include_path=[str(folder)], include_defaults=False).all_tasks)
+
+
 def _override(benchmark: Benchmark, task: TaskFile, resolved: Mapping[DatasetSpec, Resolved]) -> dict[str, Any]:
     # A group's inline entry inherits the registered YAML; an inline task by itself would not.
     entry: dict[str, Any] = {"task": task.name}
@@ -165,7 +114,7 @@ def build_plan(
     benchmark: Benchmark,
     resolved: Mapping[DatasetSpec, Resolved],
     render: Render | None,
-    selection: Selection = Selection(),
+    selection: Selection = EVERYTHING,
 ) -> Plan:
     """Every request of a benchmark, byte for byte the same on every run.
 
@@ -191,6 +140,16 @@ def build_plan(
     if not plan.planned:
         raise DataError(f"{benchmark.name}: no samples are left to score")
     return plan
+
+
+def documents(benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved]) -> dict[str, Doc]:
+    """Sample id to document of the whole benchmark, in dataset order, without building a prompt."""
+    tasks = load_tasks(benchmark, resolved)
+    return {
+        i: doc
+        for file, task in zip(benchmark.tasks, tasks, strict=True)
+        for i, doc in zip(_ids(benchmark, file, task), task.eval_docs, strict=True)
+    }
 
 
 def _ids(benchmark: Benchmark, file: TaskFile, task: Any) -> list[str]:
@@ -324,81 +283,7 @@ def _provenance(benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved]) 
     return found[0] if len(found) == 1 else {"parts": found} if found else {"origin": "generated"}
 
 
-# -- grade --
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What is counted while the answers of a benchmark are graded."""
-
-    scores: dict[str, float] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    parts: dict[str, dict[str, float | Ratio]] = field(default_factory=dict)
-    format_ok: list[bool] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-
-
-def grade(plan: Plan, answers: Mapping[tuple[str, int], Answer], *, dtype: str = "float32") -> Result:
-    """The Result of a benchmark over the samples that have all their answers; works on any part of a plan.
-
-    A verifier that raises makes a failed sample, never a zero. Samples that were not answered are failures too.
-    """
-    tally = _Tally()
-    for sample, asked in _by_sample(plan.planned):
-        found = [answers.get((sample, p.number), Response("", "error", why="not answered")) for p in asked]
-        why = next((w for w in map(_failure, found) if w), "")
-        if why:
-            tally.failures[sample] = why
-            tally.counts["too_long"] += TOO_LONG in why
-            continue
-        try:
-            score = _score(plan, sample, found)
-        except Exception as error:
-            tally.failures[sample] = f"the verifier raised {type(error).__name__}: {error}"
-            continue
-        _count(tally, sample, score, found, NEAR_TIE.get(dtype, 0.05))
-    return _result(plan, tally)
-
-
-def score_response(benchmark: Benchmark, response: str, doc: Doc) -> Score:
-    """What a benchmark's verifier says of one response; BenchmarkError when it is scored by log-likelihoods."""
-    if benchmark.kind != "generate_until" or benchmark.module is None:
-        raise BenchmarkError(f"{benchmark.name} is scored by log-likelihoods; there is no response to verify")
-    return cast("Verifier", benchmark.module.verify)(response, doc)
-
-
-def _by_sample(planned: Iterable[Planned]) -> Iterator[tuple[str, list[Planned]]]:
-    for sample, group in groupby(planned, key=lambda p: p.sample):
-        yield sample, list(group)
-
-
-def _failure(answer: Answer) -> str:
-    if isinstance(answer, Failed):
-        return answer.why
-    return (
-        (answer.why or "the engine gave no reason") if isinstance(answer, Response) and answer.finish == "error" else ""
-    )
-
-
-def _score(plan: Plan, sample: str, answers: list[Answer]) -> Score:
-    doc = plan.docs[sample]
-    module = plan.benchmark.module
-    if module is None:
-        return _lm_eval_score(plan, sample, answers)
-    if isinstance(answers[0], Response):
-        verify = cast("Verifier", module.verify)
-        return _mean_score([verify(cast("Response", a).text, doc) for a in answers])
-    options = [cast("tuple[LogLikelihood, ...]", a) for a in answers]
-    return cast("ChoiceVerifier", module.verify)([o.total for group in options for o in group], doc)
-
-
-def _mean_score(scores: list[Score]) -> Score:
-    if len(scores) == 1:
-        return scores[0]
-    return replace(scores[0], value=sum(s.value for s in scores) / len(scores))
-
-
-def _lm_eval_score(plan: Plan, sample: str, answers: list[Answer]) -> Score:
+def lm_eval_score(plan: Plan, sample: str, answers: list[Answer]) -> Score:
     """A folder without verify.py: lm-eval's filters and metrics, on the instances of this document alone."""
     task, instances = plan.sources[sample]
     if isinstance(answers[0], Response):
@@ -420,72 +305,6 @@ def _lm_eval_score(plan: Plan, sample: str, answers: list[Answer]) -> Score:
         )
     others = {k: float(v) for k, v in metrics.items() if k != metric and isinstance(v, int | float)}
     return Score(float(metrics[metric]), others)
-
-
-def _count(tally: _Tally, sample: str, score: Score, answers: list[Answer], near: float) -> None:
-    tally.scores[sample] = float(score.value)
-    for name, part in score.parts.items():
-        tally.parts.setdefault(name, {})[sample] = part
-    if score.format_ok is not None:
-        tally.format_ok.append(score.format_ok)
-    responses = [a for a in answers if isinstance(a, Response)]
-    tally.counts["truncated"] += any(r.finish == "length" for r in responses)
-    tally.counts["shrunk"] += any(r.shrunk for r in responses)
-    tally.counts["empty"] += any(not r.text.strip() for r in responses)
-    for options in answers:
-        if not isinstance(options, Response | Failed) and len(options) > 1:
-            first, second = sorted((o.total for o in options), reverse=True)[:2]
-            tally.counts["near_ties"] += first - second < near
-
-
-def _result(plan: Plan, tally: _Tally) -> Result:
-    meta, counts = plan.benchmark.meta, tally.counts
-    headline = _metric(tally.scores, plan) if tally.scores else None
-    return Result(
-        benchmark=plan.benchmark.name,
-        split=meta.split,
-        metric=meta.metric,
-        aggregate=meta.aggregate,
-        digest=plan.benchmark.digest,
-        value=headline.value if headline else None,
-        stderr=headline.stderr if headline else None,
-        scores=tally.scores,
-        failures=tally.failures,
-        n_planned=len(plan.docs),
-        categories=plan.categories,
-        clusters=plan.clusters,
-        parts={name: _metric(values, plan) for name, values in sorted(tally.parts.items())},
-        by_category=_by_category(tally.scores, plan),
-        n_truncated=counts["truncated"],
-        n_shrunk=counts["shrunk"],
-        n_prompt_too_long=counts["too_long"],
-        n_empty=counts["empty"],
-        n_near_ties=counts["near_ties"],
-        format_ok=sum(tally.format_ok) / len(tally.format_ok) if tally.format_ok else None,
-        notes=plan.notes,
-        dataset=plan.dataset,
-    )
-
-
-def _metric(values: Mapping[str, float | Ratio], plan: Plan) -> Metric:
-    clusters = [plan.clusters.get(s, s) for s in values] if plan.clusters else None
-    if any(isinstance(v, Ratio) for v in values.values()):
-        return ratio_stderr([cast("Ratio", v) for v in values.values()], clusters)
-    plain = [cast("float", v) for v in values.values()]
-    if plan.benchmark.meta.aggregate == "macro":
-        return macro_stderr(plain, [plan.categories[s] for s in values], clusters)
-    return mean_stderr(plain, clusters)
-
-
-def _by_category(scores: Mapping[str, float], plan: Plan) -> dict[str, Metric]:
-    grouped: dict[str, list[float]] = {}
-    for sample, value in scores.items():
-        if sample in plan.categories:
-            grouped.setdefault(plan.categories[sample], []).append(value)
-    return {name: mean_stderr(values) for name, values in sorted(grouped.items())}
-
-
-# -- lm-eval's manners --
 
 
 def _quiet() -> None:

@@ -233,7 +233,7 @@ def _read_segment(path: Path, say: Callable[[str], None]) -> _Segment | None:
         keep = data.rfind(b"\n") + 1
         torn = path.name
         say(
-            f"{path}: the last line was cut off by a crash; removed {len(data) - keep} bytes, that answer is asked again"
+            f"{path}: the last line was cut off by a crash; removed {len(data) - keep} bytes, it is asked again"
         )
         os.truncate(path, keep)
         data = data[:keep]
@@ -246,7 +246,7 @@ def _read_segment(path: Path, say: Callable[[str], None]) -> _Segment | None:
         raise JournalError(f"{path}: line 1: expected the segment's header; move the file away to go on without it")
     if header.get("schema") != SCHEMA:
         raise JournalError(
-            f"{path}: journal schema {header.get('schema')!r}, this version reads {SCHEMA}; use --results with a new folder"
+            f"{path}: journal schema {header.get('schema')!r}, this version reads {SCHEMA}; use a new --results"
         )
     found = []
     for number, line in enumerate(lines[1:], 2):

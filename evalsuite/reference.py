@@ -77,43 +77,57 @@ def read_tolerances(folder: Path) -> dict[str, Tolerance]:
     return {row.benchmark: row for row in _read(folder / "tolerance.csv", _tolerance)}
 
 
-def pick(rows: Sequence[Published], models: Iterable[str], suite: str) -> tuple[Published, ...]:
-    """The rows of the named models on a suite ("all": every model); letter case does not matter.
+def pick(
+    rows: Sequence[Published], models: Iterable[str], suite: SuiteRef, *, allow_mixed: bool = False
+) -> tuple[tuple[Published, ...], ...]:
+    """The rows of each named model that may stand beside scores of this suite and regime; letter case does not matter.
 
-    Raises UsageError for an unknown model, with the near miss, and for one without numbers on the suite.
+    "all" is every model with numbers of the regime (of any, when mixing is allowed). A model's numbers of the same
+    regime are preferred; those of another need `allow_mixed`. Raises UsageError for an unknown model (with the near
+    miss), for one without numbers on the suite, and for another regime, naming both.
     """
-    known = {row.model.casefold(): row.model for row in rows}
+    of_suite: dict[str, list[Published]] = {}
+    for row in rows:
+        if row.suite == suite.name:
+            of_suite.setdefault(row.model, []).append(row)
+    every = {name: group for name, group in of_suite.items() if allow_mixed or any(_fits(r, suite) for r in group)}
     wanted: dict[str, None] = {}
     for name in models:
         if name == "all":
-            wanted.update(dict.fromkeys(row.model for row in rows if row.suite == suite))
-            continue
-        model = known.get(name.casefold())
-        if model is None:
-            raise UsageError(f"no published numbers of {name!r}{did_you_mean(name, known.values())} (or: all)")
-        if not any(row.model == model and row.suite == suite for row in rows):
-            suites = sorted({row.suite for row in rows if row.model == model})
-            raise UsageError(f"no published numbers of {model!r} on suite {suite!r}, only on {', '.join(suites)}")
-        wanted[model] = None
-    return tuple(row for model in wanted for row in rows if row.model == model and row.suite == suite)
+            if not every:
+                raise UsageError(f"no published numbers on suite {suite.name!r} of regime {suite.regime}")
+            wanted |= dict.fromkeys(every)
+        else:
+            wanted[_model(name, rows, suite, of_suite)] = None
+    return tuple(_of_one_regime(of_suite[model], suite, allow_mixed) for model in wanted)
 
 
-def one_regime(rows: Sequence[Published], regime: str, allow_mixed: bool) -> tuple[Published, ...]:
-    """The rows of one model that may stand beside scores of `regime`.
+def _model(name: str, rows: Sequence[Published], suite: SuiteRef, of_suite: Collection[str]) -> str:
+    known = {row.model.casefold(): row.model for row in rows}
+    model = known.get(name.casefold())
+    if model is None:
+        raise UsageError(f"no published numbers of {name!r}{did_you_mean(name, known.values())} (or: all)")
+    if model not in of_suite:
+        suites = sorted({row.suite for row in rows if row.model == model})
+        raise UsageError(f"no published numbers of {model!r} on suite {suite.name!r}, only on {', '.join(suites)}")
+    return model
 
-    Its rows of that regime, when it has any. Otherwise all its rows of another one if mixing is allowed, and UsageError
-    naming both regimes if not.
-    """
-    same = tuple(row for row in rows if row.regime == regime)
-    if same or not rows:
+
+def _of_one_regime(rows: Sequence[Published], suite: SuiteRef, allow_mixed: bool) -> tuple[Published, ...]:
+    same = tuple(row for row in rows if _fits(row, suite))
+    if same:
         return same
-    others = sorted({row.regime for row in rows})
+    others = list(dict.fromkeys(row.regime for row in rows))
     if not allow_mixed:
         raise UsageError(
             f"the published numbers of {rows[0].model!r} are of regime {', '.join(others)}, the scorecards of "
-            f"{regime}: not comparable; --allow-mixed shows them with a mark"
+            f"{suite.regime}: not comparable; --allow-mixed shows them with a mark"
         )
     return tuple(row for row in rows if row.regime == others[0])
+
+
+def _fits(row: Published, suite: SuiteRef) -> bool:
+    return row.suite == suite.name and row.regime == suite.regime
 
 
 def incomplete(result: Result) -> str:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from evalsuite import harness, provenance
+from evalsuite import grading, harness, provenance
 from evalsuite.benchmark import Benchmark
 from evalsuite.data import DatasetSpec, Resolved, go_offline_when_local, resolve_all
 from evalsuite.errors import DataError, Incomplete
 from evalsuite.journal import Answer, Journal, KeyMaker
 from evalsuite.models import EngineSpec, open_model
+from evalsuite.plan import Plan, Selection
 from evalsuite.progress import Observer, Silent
 from evalsuite.scorecard import CheckpointRef, Result, Scorecard, write
 from evalsuite.suite import Suite
@@ -69,8 +70,8 @@ def score(job: Job, observer: Observer | None = None) -> Scorecard:
     """
     observer = observer or Silent()
     resolved = _resolve(job, observer)
-    go_offline_when_local(resolved)
-    selection = harness.Selection(job.limit, job.samples, job.seed)
+    go_offline_when_local(resolved.values())
+    selection = Selection(job.limit, job.samples, job.seed)
     with ExitStack() as stack:
         engine = _Engine(job, observer)
         stack.callback(engine.close)
@@ -125,7 +126,7 @@ class _Engine:
 class _Run:
     """One benchmark of a job: what is asked, what was answered already, and its open journal."""
 
-    def __init__(self, job: Job, plan: harness.Plan, stack: ExitStack, observer: Observer) -> None:
+    def __init__(self, job: Job, plan: Plan, stack: ExitStack, observer: Observer) -> None:
         self.plan = plan
         self._job = job
         benchmark: Benchmark = plan.benchmark
@@ -145,9 +146,8 @@ class _Run:
                 self._answers[planned.sample, planned.number] = stored.answer
         observer.planned(benchmark.name, len(self._keys), len(self._answers))
         if self.journal.opening.n_conflicts:
-            observer.say(
-                f"{benchmark.name}: {self.journal.opening.n_conflicts} answers were given twice and differ; the first counts"
-            )
+            n = self.journal.opening.n_conflicts
+            observer.say(f"{benchmark.name}: {n} answers were given twice and differ; the first counts")
 
     def ask(self, engine: _Engine, observer: Observer) -> None:
         """Asks what is left; every answer is in the journal before the next one is taken."""
@@ -170,7 +170,7 @@ class _Run:
             ) from None
 
     def result(self) -> Result:
-        return harness.grade(self.plan, self._answers, dtype=self._job.engine.dtype)
+        return grading.grade(self.plan, self._answers, dtype=self._job.engine.dtype)
 
 
 def environment(model: Model) -> dict[str, str]:
@@ -188,7 +188,7 @@ def _stream(
         yield from model.loglikelihood(cast("Sequence[LoglikRequest]", requests), wanted)
 
 
-def _asked_digest(plan: harness.Plan) -> str:
+def _asked_digest(plan: Plan) -> str:
     """Prompt side of the benchmark and the content of its data: an edited row is another question."""
     datasets = sorted(str(d.get("digest", "")) for d in (plan.dataset.get("parts") or [plan.dataset]))
     return "\n".join([plan.benchmark.prompt_digest, *datasets])

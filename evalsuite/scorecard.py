@@ -93,7 +93,7 @@ class SuiteRef:
 
 @dataclass(frozen=True, slots=True)
 class Scorecard:
-    """All results of one checkpoint on one suite, with provenance. `average` is None unless every column has a value."""
+    """All results of one checkpoint on one suite. `average` is None unless every column of the suite has a value."""
 
     checkpoint: CheckpointRef
     suite: SuiteRef

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -82,10 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        try:
+        with suppress(ConnectionError):  # the client hung up
             super().handle()
-        except ConnectionError:
-            pass  # the client hung up
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -101,9 +99,14 @@ class _Handler(BaseHTTPRequestHandler):
         folder = self.hub.root / match["owner"] / match["name"]
         if not folder.is_dir():
             return self._error(404, "RepoNotFound")
+        if match.re is API and match["what"] is None:
+            return self._json(_info(folder))
+        revision = match["rev"] if match.re is RESOLVE else match["rest"].partition("/")[0]
+        if revision not in ("main", commit_of(folder)):
+            return self._error(404, "RevisionNotFound")
         if match.re is RESOLVE:
             return self._file(folder, folder / match["path"])
-        return self._api(folder, match["what"] or "revision", match["rest"] or "", body)
+        return self._api(folder, match["what"], match["rest"].partition("/")[2], body)
 
     def _file(self, folder: Path, path: Path) -> None:
         headers = {"X-Repo-Commit": commit_of(folder)}
@@ -118,14 +121,13 @@ class _Handler(BaseHTTPRequestHandler):
         headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
         return self._send(206, data[first : last + 1], "application/octet-stream", headers)
 
-    def _api(self, folder: Path, what: str, rest: str, body: bytes) -> None:
+    def _api(self, folder: Path, what: str, below: str, body: bytes) -> None:
         if what == "revision":
             return self._json(_info(folder))
         if what == "paths-info":
             posted = json.loads(body) if body[:1] == b"{" else parse_qs(body.decode())
             rows = [_row(folder, folder / p) for p in posted.get("paths", []) if (folder / p).exists()]
             return self._json(rows)
-        _, _, below = rest.partition("/")
         place = folder / below
         rows = [_row(folder, p) for p in sorted(place.iterdir())] if place.is_dir() else []
         return self._json(rows) if rows else self._error(404, "EntryNotFound")
@@ -160,3 +162,18 @@ def _row(folder: Path, path: Path) -> dict[str, Any]:
     if path.is_dir():
         return {"type": "directory", "oid": hashlib.sha1(name.encode()).hexdigest(), "size": 0, "path": name}
     return {"type": "file", "oid": _blob(path), "size": path.stat().st_size, "path": name}
+
+
+def write_repo(root: Path, dataset_id: str, configs: dict[str, dict[str, list[dict[str, Any]]]]) -> Path:
+    """A repo-shaped folder of JSON lines, `{config: {split: rows}}`; returns it."""
+    folder = root / dataset_id
+    entries = []
+    for config, splits in configs.items():
+        (folder / config).mkdir(parents=True, exist_ok=True)
+        for split, rows in splits.items():
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / config / f"{split}.jsonl").write_text(lines)
+        files = "".join(f"  - split: {split}\n    path: {config}/{split}.jsonl\n" for split in splits)
+        entries.append(f"- config_name: {config}\n  data_files:\n{files}")
+    (folder / "README.md").write_text(f"---\nconfigs:\n{''.join(entries)}---\n# {dataset_id}\n")
+    return folder

@@ -74,7 +74,7 @@ def gpu_is_visible() -> bool:
 
 
 def open_model(spec: EngineSpec, checkpoint: Path | None) -> Model:
-    """The engine with the checkpoint loaded; use it in a `with closing(...)`. Raises EngineError when it cannot start."""
+    """The engine with the checkpoint loaded; close it when done. Raises EngineError when it cannot start."""
     module_name, _, attribute = known_engines()[spec.name].partition(":")
     engine = getattr(importlib.import_module(module_name), attribute)
     options = dict(spec.options)

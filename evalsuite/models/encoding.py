@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 
-from evalsuite.checkpoint import read_json
+from evalsuite.checkpoint_files import read_json
 from evalsuite.models.tokens import Loaded, load_tokens
 from evalsuite.types import Failed, LoglikRequest, Prompt
 

@@ -58,11 +58,13 @@ class StopWatch:
     `thinking` the stop strings wait until the end, because the span that is thought may contain them.
     """
 
-    def __init__(self, decoder: Decoder, stops: Sequence[str], thinking: Thinking | None = None) -> None:
+    def __init__(
+        self, decoder: Decoder, stops: Sequence[str], thinking: Thinking | None = None, *, opened: bool = False
+    ) -> None:
         self.ids: list[int] = []
         self._decoder = decoder
         self._stops = tuple(stops)
-        self._thinking = thinking
+        self._thinking, self._opened = thinking, opened
         self._needles = needles(() if thinking else stops, decoder.eos_text)
         self._keep = max((len(needle) for needle in self._needles), default=1) - 1
         self._tail = ""  # the last `_keep` characters that were searched
@@ -84,7 +86,7 @@ class StopWatch:
 
     def ending(self) -> Ending:
         """How the response ends if nothing more is generated."""
-        return finish_tokens(self._decoder, self.ids, self._stops, self._thinking)
+        return finish_tokens(self._decoder, self.ids, self._stops, self._thinking, opened=self._opened)
 
     def _fresh_text(self) -> str:
         """Text that became certain with the last token: empty while a character lacks bytes.

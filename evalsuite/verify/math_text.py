@@ -1,4 +1,4 @@
-"""MATH answers as text: finding them in a solution, the normal form of Minerva, and Hendrycks' string equality.
+"""MATH answers as text: finding them in a solution or response, and the normal form of Minerva.
 
 The normal form is that of Lewkowycz et al. 2022 (arXiv 2206.14858, appendix D), in two versions: lm-eval 0.4.3, which
 the published regime uses (quirk `minerva-0.4.3`), and 0.4.13. Everything is linear in the length of the text; the
@@ -59,8 +59,6 @@ def last_dollars(text: str) -> str | None:
     return text[start + 1 : end] if start >= 0 else None
 
 
-# -- Minerva's normal form ----------------------------------------------------------------------------------------------
-
 _REPLACED = (
     ("an ", ""),
     ("a ", ""),
@@ -83,13 +81,12 @@ _DELETED = (
 _COMMAND = re.compile(r"(\\[a-zA-Z]+)")
 _FRAC = re.compile(r"(frac)([^{])(.)")
 _SQRT = re.compile(r"(sqrt)([^{])")
-_ROOT = re.compile(r"(sqrt)(\[[^\]]*\])(\w)")
 _SQRT_PLAIN = re.compile(r"(sqrt)(?!\[)([^{])")
 _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+")
 
 
 def normalize(answer: str, *, legacy: bool = True) -> str:
-    """The normal form of an answer. `legacy` deletes words inside LaTeX commands and commas inside any list of digits."""
+    """The normal form of an answer. `legacy` also deletes words inside commands and commas in any list of digits."""
     answer = answer.rpartition("=")[2]
     if not legacy:
         answer = _without_unit_words(answer)
@@ -101,8 +98,9 @@ def normalize(answer: str, *, legacy: bool = True) -> str:
     answer = "\n".join(map(_first_dollars, answer.split("\n")))
     for head in ("\\text{", "\\textbf{", "\\overline{"):
         answer = _unwrap(answer, head)
-    answer = _unwrap(answer, "\\boxed{", to_last=True)
-    return _short_forms(answer, legacy).replace(",", "") if _has_grouped_digits(answer, legacy) else answer
+    answer = _short_forms(_unwrap(answer, "\\boxed{", to_last=True), legacy).replace("$", "")
+    grouped = answer.replace(",", "").isdigit() if legacy else _THOUSANDS.fullmatch(answer) is not None
+    return answer.replace(",", "") if grouped else answer
 
 
 def _without_unit_words(answer: str) -> str:
@@ -141,3 +139,27 @@ def _unwrap(text: str, head: str, *, to_last: bool = False) -> str:
             pieces += [text[position:start], text[inside:close]]
             position = close + 1
     return "".join([*pieces, text[position:]])
+
+
+def _short_forms(answer: str, legacy: bool) -> str:
+    r"""`\fracab` and `\sqrta` with braces; an index of a root (`\sqrt[3]a`) survives only outside `legacy`."""
+    answer = _FRAC.sub(r"frac{\2}{\3}", answer)
+    if legacy:
+        return _SQRT.sub(r"sqrt{\2}", answer)
+    return _SQRT_PLAIN.sub(r"sqrt{\2}", _brace_indexed_roots(answer))
+
+
+def _brace_indexed_roots(answer: str) -> str:
+    pieces = []
+    position = 0
+    while (start := answer.find("sqrt[", position)) >= 0:
+        close = answer.find("]", start)
+        if close < 0:
+            break
+        after = answer[close + 1 : close + 2]
+        pieces.append(answer[position : close + 1])
+        position = close + 1
+        if after.isalnum() or after == "_":
+            pieces.append(f"{{{after}}}")
+            position += 1
+    return "".join([*pieces, answer[position:]])

@@ -1,4 +1,4 @@
-"""Were the instructions followed? Strict asks of the response as it stands, loose forgives its outer lines and stars."""
+"""Were the instructions followed? Strict judges the response as it stands, loose forgives outer lines and stars."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
+from evalsuite.verify.constraints.language_tools import tools
 from evalsuite.verify.constraints.loose import loose_texts
 from evalsuite.verify.constraints.registry import Variant
 from evalsuite.verify.constraints.rows import Instruction, read_instructions
-from evalsuite.verify.constraints.tools import tools
 
 Mode = Literal["strict", "loose"]
 

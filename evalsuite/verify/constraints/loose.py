@@ -1,4 +1,4 @@
-"""The texts that the loose mode tries: a polite first or last line and Markdown stars are forgiven (IFEval, section 3)."""
+"""The texts that the loose mode tries: a polite first or last line and Markdown stars are forgiven."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a parameter of an instruction may be. Each function returns the value a check takes, or raises ValueError.
 
-Upstream fills a missing or odd parameter with a random one, which makes a verdict unrepeatable; here the row is refused.
+Upstream fills a missing or odd parameter with a random one, which makes a verdict unrepeatable; we refuse the row.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-LANGUAGES = tuple("en es pt ar hi fr ru de ja it bn uk th ur ta te bg ko pl he fa vi ne sw kn mr gu pa ml fi".split())
+_CODES = "en es pt ar hi fr ru de ja it bn uk th ur ta te bg ko pl he fa vi ne sw kn mr gu pa ml fi"
+LANGUAGES = tuple(_CODES.split())
 """The ISO 639-1 codes that an IFEval prompt can ask for."""
 
 RELATIONS = ("less than", "at least")

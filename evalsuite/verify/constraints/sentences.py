@@ -9,42 +9,43 @@ kept because IFEval's number_sentences counts them: the "1." of a list is a sent
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-# The words that the published English model takes for abbreviations (as listed in nltk issue 2500), sorted by kind.
-ABBREVIATIONS = frozenset(
-    # months, days, honorifics, firms, states and the rest of the words
-    "jan feb aug sep sept oct nov dec tues wed fri adm bros cie co col corp cos dr gen inc jr lt ltd maj messrs mr mrs ms"
-    " prof rep reps sen sr st ala ariz calif colo conn fla ga ill kan ky mich minn nev okla ore pa tenn va vt wash wis"
-    " ave chg ct ft mg ok ph.d sw vs yr"
-    # places, institutions, times
-    " a.d a.m a.m.e c.i.t c.o.m.b c.v d.c i.m.s l.a m.b.a m.d.c n.c n.d n.h n.j n.m n.v n.y p.a.m p.m r.i s.a s.a.y s.c"
-    " s.p.a u.k u.n u.s u.s.a u.s.s.r w.va"
-    # two initials
-    " a.a a.c a.g a.h a.s a.t b.f b.v d.h d.w e.f e.h e.l e.m f.g f.j g.d g.f g.k h.c h.f h.m j.b j.c j.j j.k j.p j.r l.f"
-    " l.p m.j r.a r.h r.j r.k r.t s.g s.s t.j w.c w.r w.w"
-    # letters
-    " c d e f g h k l m n p r s t v w".split()
-)
+# The words that the published English model takes for abbreviations (as listed in nltk issue 2500): months, days,
+# honorifics, firms and states; places, institutions and times; two initials; letters.
+_ABBREVIATIONS = """
+jan feb aug sep sept oct nov dec tues wed fri adm bros cie co col corp cos dr gen inc jr lt ltd maj messrs mr mrs ms
+prof rep reps sen sr st ala ariz calif colo conn fla ga ill kan ky mich minn nev okla ore pa tenn va vt wash wis ave chg
+ct ft mg ok ph.d sw vs yr
+a.d a.m a.m.e c.i.t c.o.m.b c.v d.c i.m.s l.a m.b.a m.d.c n.c n.d n.h n.j n.m n.v n.y p.a.m p.m r.i s.a s.a.y s.c s.p.a
+u.k u.n u.s u.s.a u.s.s.r w.va
+a.a a.c a.g a.h a.s a.t b.f b.v d.h d.w e.f e.h e.l e.m f.g f.j g.d g.f g.k h.c h.f h.m j.b j.c j.j j.k j.p j.r l.f l.p
+m.j r.a r.h r.j r.k r.t s.g s.s t.j w.c w.r w.w
+c d e f g h k l m n p r s t v w
+"""
+ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 
 # Words that are seldom capitalised inside a sentence: after "p.m." or "..." a capital on one of them opens a new one.
-OPENERS = frozenset(
-    "a about above after again all also although among an and another any are as at be because been before being below"
-    " between both but by can could despite did do does during each either even every everyone few finally first for from"
-    " further had has have having he hence her here hers him his how however i if in indeed instead into is it its just"
-    " last later let like many may maybe me meanwhile might more moreover most much my neither never nevertheless next no"
-    " nobody none nor not nothing now of off often on once one only or other our out over perhaps please previously"
-    " remember second several shall she should similarly since so some someone something sometimes soon still such than"
-    " that the their them then there therefore these they third this those though through thus to today together tomorrow"
-    " too two under unfortunately unless until upon us use very was we well were what whatever when where whether which"
-    " while who whose why will with without would yes yesterday yet you your".split()
-)
+_OPENERS = """
+a about above after again all also although among an and another any are as at be because been before being below
+between both but by can could despite did do does during each either even every everyone few finally first for from
+further had has have having he hence her here hers him his how however i if in indeed instead into is it its just last
+later let like many may maybe me meanwhile might more moreover most much my neither never nevertheless next no nobody
+none nor not nothing now of off often on once one only or other our out over perhaps please previously remember second
+several shall she should similarly since so some someone something sometimes soon still such than that the their them
+then there therefore these they third this those though through thus to today together tomorrow too two under
+unfortunately unless until upon us use very was we well were what whatever when where whether which while who whose why
+will with without would yes yesterday yet you your
+"""
+OPENERS = frozenset(_OPENERS.split())
 
-_END = ".?!"
-_AFTER = ")\";}]*:@'({[?!‘’“”«»"
-_CLOSERS = re.compile(r"[\"')\]}‘’“”«»]+(?=\s|--|$)\s*", re.MULTILINE)
-_CHUNK = re.compile(r"\S+")
-_LAST_WORD = re.compile(r"[^()\";}\]*:@'{\[?!‘’“”«»]*$")
-_FIRST_WORD = re.compile(r"\.{2,}|[^\s()\";}\]*:@'{\[?!,‘’“”«»]+|\S")
+# What may stand directly behind a mark that ends a sentence; white space may too.
+_BEHIND = ")\";}]*:@'({[?!‘’“”«»"
+_MARK = re.compile(rf"[.?!](?=[{re.escape(_BEHIND)}]|$)")
+_CLOSERS = re.compile(r"\s*[\"')\]}‘’“”«»]+(?=\s|--|$)\s*", re.MULTILINE)
+# The look-behind keeps these linear: without it a long word without a mark would be tried from each of its letters.
+_CHUNK = re.compile(r"(?<!\S)[^\s.?!]*[.?!]\S*")
+_FIRST_WORD = re.compile(r"\s*(\.{2,}|[^\s()\";}\]*:@'{\[?!,‘’“”«»]+|\S)")
 _NUMBER = re.compile(r"-?[.,]?\d[\d,.-]*$")
 
 
@@ -62,46 +63,36 @@ def split_sentences(text: str) -> list[str]:
     return [*found, tail] if tail else found
 
 
-def _breaks(text: str) -> list[int]:
+def _breaks(text: str) -> Iterator[int]:
     """Where sentences end, just after the mark: at most one place in every run of text without white space."""
-    chunks = [m for m in _CHUNK.finditer(text)]
-    found = []
-    for here, after in zip(chunks, [*chunks[1:], None], strict=True):
-        end = _last_mark(here.group(), after is not None)
-        if end and _ends(here.group()[:end], here.group()[end:] or (after.group() if after else "")):
-            found.append(here.start() + end)
-    return found
+    for chunk in _CHUNK.finditer(text):
+        marks = [mark.end() for mark in _MARK.finditer(chunk.group())]
+        if not marks:
+            continue
+        end = chunk.start() + marks[-1]
+        follows = _FIRST_WORD.match(text, end)
+        if follows and _ends(chunk.group()[: marks[-1]], follows[1]):
+            yield end
 
 
-def _last_mark(chunk: str, more: bool) -> int:
-    """Index after the last mark of a chunk that could end a sentence, 0 when there is none."""
-    for end in range(len(chunk), 0, -1):
-        if chunk[end - 1] in _END and (chunk[end] in _AFTER if end < len(chunk) else more):
-            return end
-    return 0
-
-
-def _ends(chunk: str, rest: str) -> bool:
-    """Does the mark at the end of `chunk` end a sentence, with `rest` behind it?"""
+def _ends(chunk: str, after: str) -> bool:
+    """Does the mark at the end of `chunk` end a sentence, when `after` is the next word or mark?"""
     if chunk[-1] in "?!":
         return True
     word = _last_word(chunk)
-    follows = _FIRST_WORD.match(rest)
-    after = follows.group() if follows else ""
-    known_opener = after[:1].isupper() and after.rstrip(".").lower() in OPENERS
+    opener = after[:1].isupper() and after.rstrip(".").lower() in OPENERS
     if word.endswith(".."):
-        return known_opener
-    bare = word[:-1]
+        return opener
+    bare = word[:-1].lower()
     initial = len(bare) == 1 and bare.isalpha()
-    if bare.lower() in ABBREVIATIONS or bare.lower().rpartition("-")[2] in ABBREVIATIONS:
-        return known_opener and not initial
+    if bare in ABBREVIATIONS or bare.rpartition("-")[2] in ABBREVIATIONS:
+        return opener and not initial
     if initial or _NUMBER.match(bare):
-        if after[:1].islower() or after[:1] in tuple(";:,.!?"):
-            return False
-        return not initial or known_opener or not after[:1].isupper()
+        return not (after[0].islower() or after[0] in ";:,.!?" or (initial and after[0].isupper() and not opener))
     return True
 
 
 def _last_word(chunk: str) -> str:
-    found = _LAST_WORD.search(chunk)
-    return found.group().lstrip("`&#-,") if found else ""
+    """What stands before the last mark, that mark included: `etc.` of `(cats,etc.`."""
+    start = 1 + max(chunk.rfind(mark) for mark in _BEHIND)
+    return chunk[start:].lstrip("`&#-,")

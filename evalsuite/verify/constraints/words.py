@@ -9,7 +9,11 @@ from __future__ import annotations
 import re
 
 # A comma or colon ends a word unless a digit follows ("1,000", "10:30"); one dot stays inside ("U.S.A."), more do not.
-_APART = re.compile(r"[\s;@#$%&?!*\[\](){}<>«»“”‘’„`\"\u2012-\u2015]+|''|--|\.{2,}|[:,](?!\d)")
+# An opening single quote goes, but not that of a cut-off ending: "'hello" and "'s".
+_APART = re.compile(
+    r"[\s;@#$%&?!*\[\](){}<>«»“”‘’„`\"\u2012-\u2015]+|''|--|\.{2,}|[:,](?!\d)"
+    r"|(?<!\w)'(?=\w)(?!(?i:re|ve|ll|m|t|s|d|n)\b)"
+)
 _FUSED = re.compile(r"\b(?:(can)(not)|(d)('ye)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me)|(more)('n))\b", re.IGNORECASE)
 _WANNA = re.compile(r"\b(wan)(na)$", re.IGNORECASE)
 _OWNER = re.compile(r"(?<=[^'])('[smd])$", re.IGNORECASE)
@@ -18,24 +22,20 @@ _CLITIC = re.compile(r"(?<=[^'])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T)$")
 
 def split_words(text: str) -> list[str]:
     """The words of `text` in order: what is left between white space and separating marks, clitics cut off."""
-    found: list[str] = []
-    for piece in _APART.split(text):
-        if piece.isalnum() and len(piece) > 9:
-            found.append(piece)  # longer than every word that is cut below
-        elif piece:
-            found += _cut(piece)
+    found = [word for piece in _APART.split(text) if piece for word in _cut(piece)]
     return [word for word in found if any(map(str.isalnum, word))]
 
 
 def _cut(piece: str) -> list[str]:
     """`don't` as `do`, `n't`; `cannot` as `can`, `not`."""
+    if "'" not in piece and len(piece) < 5:
+        return [piece]
+    base = piece.rstrip("'")
     tail: list[str] = []
-    base = piece.rstrip("'") or piece
-    for ending in (_OWNER, _CLITIC):
-        head, *rest = ending.split(base, maxsplit=1)
-        if rest:
-            base = head
-            tail.insert(0, rest[0])
+    for ending in (_OWNER, _CLITIC) if "'" in base else ():
+        if match := ending.search(base):
+            base = base[: match.start()]
+            tail.insert(0, match.group())
     base = _WANNA.sub(r"\1 \2", base)
-    base = _FUSED.sub(lambda m: " " + " ".join(filter(None, m.groups())) + " ", base)
+    base = _FUSED.sub(lambda m: f" {' '.join(filter(None, m.groups()))} ", base)
     return [*base.split(), *tail]

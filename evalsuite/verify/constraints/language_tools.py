@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterable
 from functools import cache, lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +41,22 @@ def fallbacks(ids: Iterable[str] | None = None) -> tuple[str, ...]:
     return tuple(FALLBACKS[name] for name in named if name in FALLBACKS)
 
 
-def sentences(text: str) -> list[str]:
+def sentences_of(text: str) -> list[str]:
     """The sentences of a text, by punkt where its data are found, else by rules made after it."""
     if not _has_punkt():
         return split_sentences(text)
-    import nltk
+    import nltk  # type: ignore[import-untyped]
 
     return list(nltk.sent_tokenize(text))
 
 
-def words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """The words of a text as nltk's tokenizer cuts them, without marks that stand alone."""
     return split_words(text)
 
 
 @lru_cache(maxsize=64)
-def language(text: str) -> str | None:
+def language_of(text: str) -> str | None:
     """ISO 639-1 code of the language a text is in; None when it holds nothing to tell it by."""
     text = text[:LANGUAGE_CHARS]
     factory = _langdetect()
@@ -77,7 +77,7 @@ def _backend(tool: str) -> str:
     if tool == "sentences":
         return "punkt" if _has_punkt() else "rules"
     if tool == "language":
-        return "rules" if _langdetect() is None else f"langdetect {version('langdetect')}"
+        return "rules" if _langdetect() is None else f"langdetect {_version('langdetect')}"
     return "nltk rules"  # words: our own code, equal to nltk's on every text tried
 
 
@@ -88,11 +88,10 @@ def _langdetect() -> Any:
     The package's shared one is random unless everybody in the process sets its seed, and takes its language profiles in
     the order in which the file system lists them.
     """
-    try:
-        version("langdetect")
-        from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
-    except (ImportError, PackageNotFoundError):
+    if find_spec("langdetect") is None:
         return None
+    from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
+
     factory = DetectorFactory()
     profiles = sorted(p for p in Path(PROFILES_DIRECTORY).iterdir() if not p.name.startswith((".", "_")))
     factory.load_json_profile([p.read_text(encoding="utf-8") for p in profiles])
@@ -103,12 +102,16 @@ def _langdetect() -> Any:
 @cache
 def _has_punkt() -> bool:
     """Looks where nltk looks, without the second that importing it takes."""
-    try:
-        version("nltk")
-    except PackageNotFoundError:
+    if find_spec("nltk") is None:
         return False
     roots = [*os.environ.get("NLTK_DATA", "").split(os.pathsep), os.path.expanduser("~/nltk_data")]
     roots += [os.path.join(sys.prefix, *inside, "nltk_data") for inside in ((), ("share",), ("lib",))]
     roots += [f"{base}/nltk_data" for base in ("/usr/share", "/usr/local/share", "/usr/lib", "/usr/local/lib")]
     found = [Path(root) / "tokenizers" / "punkt_tab" for root in roots if root]
     return any((folder / "english").is_dir() for folder in found)
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version  # not at the top: it imports the e-mail parser
+
+    return version(package)

@@ -1,0 +1,123 @@
+"""Asks sympy whether two LaTeX expressions are equal, in worker processes that are kept, and killed when they hang.
+
+A worker starts with the first question (a second or two for importing sympy), serves one question at a time and is
+replaced when it dies. Threads that ask at the same time get a worker each.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from evalsuite.errors import BenchmarkError
+
+LIMIT_S = 5.0  # per question, as upstream
+START_S = 120.0  # importing sympy on a machine that is busy with something else
+WORKER = Path(__file__).with_name("sympy_worker.py")
+
+
+class _Worker:
+    """One process. `ask` gives its verdict, or None when it had to be ended over this question."""
+
+    def __init__(self) -> None:
+        # -P keeps this folder off the worker's import path: its numbers.py and math.py would hide the standard ones.
+        command = [sys.executable, "-P", str(WORKER), str(LIMIT_S)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        )
+        said = self._line(START_S)
+        if said != "ready":
+            self.close()
+            raise BenchmarkError(
+                f"sympy's LaTeX parser does not start ({said or 'no answer'}); "
+                "type: pip install sympy 'antlr4-python3-runtime==4.11.*'"
+            )
+
+    def ask(self, one: str, other: str) -> bool | None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps([one, other]).encode("ascii") + b"\n")
+            answer = self._line(LIMIT_S + 0.5)  # its own alarm comes first
+        except BrokenPipeError:
+            answer = None
+        return {"1": True, "0": False}.get(answer or "")
+
+    def _line(self, timeout_s: float) -> str | None:
+        """The next line without its end; None when the process ended or was silent for too long."""
+        assert self.process.stdout is not None
+        readable, _, _ = select.select([self.process.stdout], [], [], timeout_s)
+        line = self.process.stdout.readline() if readable else b""
+        return line.decode("utf-8", "replace").strip() if line.endswith(b"\n") else None
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+_idle: list[_Worker] = []
+_lock = threading.Lock()
+_owner = os.getpid()
+
+
+def equal_latex(one: str, other: str) -> bool:
+    """Whether sympy finds the difference of two LaTeX expressions to be zero within 5 s; False for what it cannot read.
+
+    Raises BenchmarkError when sympy's LaTeX parser is not installed.
+    """
+    if _is_integer(one) and _is_integer(other):
+        return _plain(one) == _plain(other)
+    return _ask(one, other)
+
+
+def _is_integer(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit()
+
+
+def _plain(text: str) -> str:
+    """An integer without leading zeros, and zero without a sign. (int() refuses more than 4,300 digits.)"""
+    digits = text.removeprefix("-").lstrip("0")
+    return ("-" if text.startswith("-") and digits else "") + digits
+
+
+@functools.lru_cache(maxsize=8192)
+def _ask(one: str, other: str) -> bool:
+    worker = _take()
+    answer = worker.ask(one, other)
+    if answer is None:
+        worker.close()
+    else:
+        with _lock:
+            _idle.append(worker)
+    return bool(answer)
+
+
+def _take() -> _Worker:
+    global _owner
+    with _lock:
+        if _owner != os.getpid():  # after a fork the pipes belong to the parent
+            _idle.clear()
+            _owner = os.getpid()
+        if _idle:
+            return _idle.pop()
+    return _Worker()
+
+
+@atexit.register
+def close_workers() -> None:
+    """Ends the idle workers; the next question starts a new one."""
+    if _owner == os.getpid():
+        while _idle:
+            _idle.pop().close()
