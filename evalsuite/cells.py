@@ -25,7 +25,7 @@ class Notes:
         self._letters = _letters()
 
     def mark(self, mark: str, text: str, detail: str = "") -> str:
-        """The mark; its note reads `text: detail; detail`."""
+        """The mark; its note reads `text (detail; detail)`."""
         details = self._marked.setdefault(mark, (text, {}))[1]
         if detail:
             details[detail] = None
@@ -43,7 +43,7 @@ class Notes:
 
     def listed(self) -> tuple[tuple[str, str], ...]:
         marked = (
-            (m, f"{text}: {'; '.join(details)}" if details else text) for m, (text, details) in self._marked.items()
+            (m, f"{text} ({'; '.join(details)})" if details else text) for m, (text, details) in self._marked.items()
         )
         return (*marked, *((letter, text) for text, letter in self._lettered.items()))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections import Counter
@@ -49,20 +48,12 @@ def open_checkpoint(path: Path | str, *, allow_pickle: bool = False, trust_remot
     the folder is run or unpickled; neither torch nor transformers is imported.
     """
     folder = Path(os.path.abspath(Path(path).expanduser()))  # not resolved: a link's own name is the name
-    files = find_files(folder, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
-    _check_vocabulary(folder, files.config)
-    tensors = () if files.pickled else _check_tensors(folder, files)
-    hashes = _examine(folder, files)
-    return Checkpoint(
-        path=folder,
-        name=name_of(folder),
-        digest=digest_of(hashes),
-        files=hashes,
-        has_chat_template=_has_chat_template(folder),
-        dtype=_dtype(files.config, tensors),
-        architecture=_architecture(files.config),
-        n_parameters=sum(tensor.n_elements for tensor in tensors),
-    )
+    try:
+        return _open(folder, allow_pickle, trust_remote_code)
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or folder}: cannot be read ({error.strerror}); copy it again or check its permissions"
+        ) from error
 
 
 def digest_of(hashes: Mapping[str, str]) -> str:
@@ -83,6 +74,23 @@ def name_of(folder: Path) -> str:
     return folder.name
 
 
+def _open(folder: Path, allow_pickle: bool, trust_remote_code: bool) -> Checkpoint:
+    files = find_files(folder, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    _check_vocabulary(folder, files.config)
+    tensors = () if files.pickled else _check_tensors(folder, files)
+    hashes = _examine(folder, files)
+    return Checkpoint(
+        path=folder,
+        name=name_of(folder),
+        digest=digest_of(hashes),
+        files=hashes,
+        has_chat_template=_has_chat_template(folder),
+        dtype=_dtype(files.config, tensors),
+        architecture=_architecture(files.config),
+        n_parameters=sum(tensor.n_elements for tensor in tensors),
+    )
+
+
 def _check_vocabulary(folder: Path, config: Mapping[str, Any]) -> None:
     """The model must have a row for every id that the tokenizer can produce."""
     nested = config.get("text_config")
@@ -90,25 +98,26 @@ def _check_vocabulary(folder: Path, config: Mapping[str, Any]) -> None:
     token, largest = _largest_id(folder / "tokenizer.json")
     if isinstance(rows, int) and largest >= rows:
         raise CheckpointError(
-            f"{folder / 'config.json'}: vocab_size {rows} is too small for the tokenizer, whose largest id is {largest} "
-            f"({token!r}); use the tokenizer that the model was trained with, or resize the embeddings and save again"
+            f"{folder / 'config.json'}: vocab_size {rows} is too small for the tokenizer, whose largest id is "
+            f"{largest} ({token!r}); use the tokenizer of this model, or resize the embeddings and save again"
         )
 
 
 def _largest_id(file: Path) -> tuple[str, int]:
     """(token, id) of the largest id in a tokenizer.json; ("", -1) without that file. Raises CheckpointError."""
     content = read_json(file)
-    model = content.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    found: list[tuple[str, int]] = [("", -1)]
-    if isinstance(vocabulary, dict) and vocabulary:
-        found.append(max(vocabulary.items(), key=lambda item: item[1]))
-    elif isinstance(vocabulary, list) and vocabulary:  # Unigram: a list of (token, log-probability)
-        found.append((str(vocabulary[-1][0]), len(vocabulary) - 1))
-    elif content:
-        raise CheckpointError(f"{file}: no vocabulary in it; copy the file again or save the tokenizer again")
-    found += [(str(token["content"]), int(token["id"])) for token in content.get("added_tokens") or []]
-    return max(found, key=lambda item: item[1])
+    if not content:
+        return "", -1
+    try:
+        vocabulary = content["model"]["vocab"]
+        # A Unigram model has a list of (token, log-probability) in the order of the ids.
+        ids = vocabulary if isinstance(vocabulary, dict) else {str(row[0]): i for i, row in enumerate(vocabulary)}
+        added = {str(token["content"]): int(token["id"]) for token in content.get("added_tokens") or []}
+        return max([*ids.items(), *added.items()], key=lambda item: item[1])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{file}: no vocabulary in it ({error!r}); copy the file again or save the tokenizer again"
+        ) from error
 
 
 def _check_tensors(folder: Path, files: Files) -> tuple[Tensor, ...]:
@@ -137,8 +146,8 @@ def _examine(folder: Path, files: Files) -> dict[str, str]:
     for name, one in found.items():
         if one.not_finite:
             raise CheckpointError(
-                f"{folder / name}: NaN or Inf in tensor {one.not_finite!r}; the training diverged or the file is damaged, "
-                "so score an earlier checkpoint or copy the file again"
+                f"{folder / name}: NaN or Inf in tensor {one.not_finite!r}; the training diverged or the file is "
+                "damaged, so score an earlier checkpoint or copy the file again"
             )
     return {name: one.sha256 for name, one in found.items()}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,15 @@ WITHOUT_VOCABULARY = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer") 
 
 BESIDE_WEIGHTS = (
     *TOKENIZERS, "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "merges.txt", "chat_template.jinja", "chat_template.json", "adapter_config.json",
-    "quantize_config.json", "quant_config.json", "hf_quant_config.json",
+    "added_tokens.json", "merges.txt", "chat_template.jinja", "chat_template.json", "quantize_config.json",
+    "quant_config.json", "hf_quant_config.json",
 )  # fmt: skip
-"""The files that can change what a model answers. A trainer's own state (optimizer.pt, …) and readmes are not among them."""
+"""The files that can change what a model answers; a trainer's own state (optimizer.pt, …) and readmes cannot."""
 
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _PICKLE = re.compile(r".*\.(bin|pt|pth|ckpt)")
-_TRAINER_STATE = re.compile(
-    r"(optimizer|scheduler|training_args|rng_state|scaler|random_states|trainer_state|sampler|dl_state).*"
+_NOT_WEIGHTS = re.compile(
+    r"(optimizer|scheduler|training_args|rng_state|scaler|random_states|trainer_state|sampler|dl_state|adapter_).*"
 )
 
 
@@ -49,7 +50,7 @@ def find_files(folder: Path, *, allow_pickle: bool, trust_remote_code: bool) -> 
     """The files of a checkpoint folder. Raises CheckpointError when any is missing, unfinished or unsafe."""
     _check_folder(folder)
     names = {path.name for path in folder.iterdir()}
-    _check_finished(folder, names)
+    _check_finished(folder)
     _check_adapter(folder, names)
     config = _read_config(folder, names)
     _check_code(folder, trust_remote_code)
@@ -57,8 +58,7 @@ def find_files(folder: Path, *, allow_pickle: bool, trust_remote_code: bool) -> 
     for name in sorted(names & {"generation_config.json", "tokenizer_config.json", "special_tokens_map.json"}):
         read_json(folder / name)
     weights, index, weight_map = _find_weights(folder, names, allow_pickle)
-    others = [name for name in BESIDE_WEIGHTS if name in names]
-    others += [name for name in names if re.fullmatch(r"adapter_model.*\.(safetensors|bin)", name)]
+    others = [name for name in names if name in BESIDE_WEIGHTS or name.endswith((".tiktoken", ".model"))]
     others += [str(path.relative_to(folder)) for path in folder.glob("additional_chat_templates/*.jinja")]
     if trust_remote_code:
         others += [name for name in names if name.endswith(".py")]
@@ -96,14 +96,16 @@ def _check_folder(folder: Path) -> None:
     siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
     near = did_you_mean(folder.name, siblings)
     advice = "a checkpoint is a local folder"
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)) and not siblings:
-        advice = f"download it first: hf download {folder} --local-dir {folder.name}"
+    asked = os.path.relpath(folder)
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", asked) and not folder.parent.is_dir():
+        advice = f"a hub model is downloaded first: hf download {asked} --local-dir {folder.name}"
     raise CheckpointError(f"{str(folder)!r}: no such checkpoint folder{near} ({advice})")
 
 
-def _check_finished(folder: Path, names: Iterable[str]) -> None:
+def _check_finished(folder: Path) -> None:
     left = [path for pattern in UNFINISHED for path in folder.glob(pattern)]
     left += (folder / DOWNLOADS).rglob("*.incomplete")
+    left += [folder] if folder.name.startswith("tmp-checkpoint") else []
     if left:
         raise CheckpointError(
             f"{sorted(left)[0]}: half-written checkpoint, a save or download left this behind; wait until it is done, "
@@ -112,19 +114,31 @@ def _check_finished(folder: Path, names: Iterable[str]) -> None:
 
 
 def _check_adapter(folder: Path, names: set[str]) -> None:
-    if "adapter_config.json" not in names or "config.json" in names:
+    """An adapter is refused with and without weights beside it: some engines apply it then, some do not."""
+    if "adapter_config.json" not in names:
         return
     base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if any(name.startswith(("model", "pytorch_model")) and name.endswith((".safetensors", ".bin")) for name in names):
+        raise CheckpointError(
+            f"{folder / 'adapter_config.json'}: an adapter beside full weights, which only some engines would apply; "
+            "merge it into the weights, or move adapter_config.json away if they are merged already"
+        )
     raise CheckpointError(
-        f"{folder}: a LoRA adapter alone (adapter_config.json, no config.json), its base model is {base!r}; merge it first "
-        "(peft: AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), and the "
-        "tokenizer's save_pretrained(NEW)) and score NEW"
+        f"{folder}: a LoRA adapter alone, without its base model ({base!r}); merge it first, in Python: "
+        "peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), "
+        "save the tokenizer to NEW too, and score NEW"
     )
 
 
 def _read_config(folder: Path, names: set[str]) -> dict[str, Any]:
     if "config.json" in names:
-        return read_json(folder / "config.json")
+        config = read_json(folder / "config.json")
+        if "model_type" not in config:
+            raise CheckpointError(
+                f"{folder / 'config.json'}: no 'model_type' in it, so this is no transformers configuration; "
+                "copy the file again or save the model again with save_pretrained"
+            )
+        return config
     inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if inside:
         shown = ", ".join(inside[-3:])
@@ -147,8 +161,8 @@ def _check_code(folder: Path, trusted: bool) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         if "auto_map" in read_json(folder / name) and not trusted:
             raise CheckpointError(
-                f"{folder / name}: this checkpoint brings code of its own (auto_map), which is not run; read that code and "
-                "pass --trust-remote-code, or delete auto_map where transformers knows the architecture"
+                f"{folder / name}: this checkpoint brings code of its own (auto_map), which is not run; read that code "
+                "and pass --trust-remote-code, or delete auto_map where transformers knows the architecture"
             )
 
 
@@ -171,7 +185,7 @@ def _find_weights(
     shards = sorted(name for name in names if _SHARD.fullmatch(name))
     if index in names:
         weight_map = _read_index(folder, index, names)
-        stale = sorted((names & {single}) | (set(shards) - set(weight_map.values())))
+        stale = sorted((names & {single, *shards}) - set(weight_map.values()))
         if stale:
             raise CheckpointError(
                 f"{folder / stale[0]}: weights that {index} does not name, left over from another save; engines "
@@ -180,7 +194,8 @@ def _find_weights(
         return tuple(sorted(set(weight_map.values()))), [index], weight_map
     if shards:
         raise CheckpointError(
-            f"{folder / shards[0]}: one shard of several, but half-written: there is no {index}; copy it too, or save again"
+            f"{folder / shards[0]}: half-written checkpoint, one shard of several but no {index}; "
+            "copy that too, or save again"
         )
     if single in names:
         return (single,), [], {}
@@ -190,7 +205,7 @@ def _find_weights(
 def _pickled_weights(
     folder: Path, names: set[str], allow_pickle: bool
 ) -> tuple[tuple[str, ...], list[str], dict[str, str]]:
-    pickles = sorted(name for name in names if _PICKLE.fullmatch(name) and not _TRAINER_STATE.fullmatch(name))
+    pickles = sorted(name for name in names if _PICKLE.fullmatch(name) and not _NOT_WEIGHTS.fullmatch(name))
     if not pickles:
         other = sorted(name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_"))
         found = (
@@ -201,8 +216,8 @@ def _pickled_weights(
         )
     if not allow_pickle:
         raise CheckpointError(
-            f"{folder / pickles[0]}: pickled weights can run code when they are loaded, and there are no safetensors; save "
-            "the model again with save_pretrained (safetensors is its default), or pass --allow-pickle if you trust the file"
+            f"{folder / pickles[0]}: pickled weights can run code when they are loaded, and there are no safetensors; "
+            "save the model again with save_pretrained (it writes safetensors), or pass --allow-pickle if you trust it"
         )
     index = "pytorch_model.bin.index.json"
     if index in names:

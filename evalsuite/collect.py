@@ -68,7 +68,11 @@ def load(path: Path) -> Scorecard | None:
     if not (isinstance(raw, dict) and raw.keys() >= KEYS):
         return None
     card = read(path)
-    if problem := next(_problems(card), None):
+    try:
+        problem = next(_problems(card), None)
+    except (AttributeError, TypeError, ValueError) as error:
+        problem = f"not a scorecard ({type(error).__name__}: {error})"
+    if problem is not None:
         raise UsageError(f"{path}: {problem}")
     return card
 
@@ -148,10 +152,14 @@ def _json_files(folder: Path, broken: list[str]) -> list[Path]:
 
 
 def _problems(card: Scorecard) -> Iterator[str]:
-    """What the types promise and a file edited by hand may break; a table must not crash or lie over it."""
+    """What the types promise and a file edited by hand may break; a table must neither crash nor lie over it."""
     names = [card.checkpoint.name, card.checkpoint.digest, card.suite.name, card.suite.regime, card.suite.digest]
+    names += [*card.suite.columns, *card.suite.columns.values(), *card.suite.missing, *card.provenance]
+    names += [text for result in card.results for text in (result.benchmark, result.metric, result.digest)]
     if not all(isinstance(name, str) for name in names):
-        yield "checkpoint and suite need names and digests that are text"
+        yield "checkpoint, suite and benchmarks need names and digests that are text"
+    if card.average is not None and not _is_score(card.average):
+        yield f"the average is {card.average!r}, expected a number from 0 to 1"
     for result in card.results:
         for sample, score in result.scores.items():
             if not _is_score(score):

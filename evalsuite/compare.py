@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 
-from evalsuite.cells import FOREIGN, PARTIAL, UNCONFIRMED, Notes, average_stderr, error_text, rates
 from evalsuite.collect import engine_of
 from evalsuite.errors import UsageError
-from evalsuite.reference import AVERAGE, Judgement, Published, Tolerance, incomplete, judge
 from evalsuite.scorecard import Result, Scorecard
 from evalsuite.stats import Paired, average_difference, holm, macro_stderr, mean_stderr, paired
-from evalsuite.tables import ABSENT, Cell, Column, Row, Table, score_text
 
 ALPHA = 0.05
-BETTER = f"proven better (paired test, Holm over the benchmarks, {ALPHA})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +34,7 @@ class Compared:
 
     @property
     def better(self) -> str:
-        """"A" or "B" when one side is proven better, else the empty string."""
+        """The side that is proven better, "A" or "B"; the empty string when neither is."""
         if self.p_holm >= ALPHA or self.pair.difference == 0:
             return ""
         return "B" if self.pair.difference > 0 else "A"
@@ -66,7 +62,7 @@ def compare(first: Scorecard, second: Scorecard, *, allow_mixed: bool = False) -
     differences = list(_differences(first, second))
     if differences and not allow_mixed:
         raise UsageError(f"not comparable: {'; '.join(differences)} (--allow-mixed compares and marks them)")
-    columns = dict(first.suite.columns) | {c: b for c, b in dict(second.suite.columns).items()}
+    columns = {**dict(first.suite.columns), **dict(second.suite.columns)}
     pairs = {
         c: (a, b)
         for c, name in columns.items()
@@ -118,33 +114,50 @@ def to_json(comparison: Comparison) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def table(comparison: Comparison) -> Table:
-    """The comparison as a table: scores on the shared samples, B − A with its 95 % interval, flips, p-value."""
-    notes = Notes()
-    columns = (
-        Column("benchmark", "benchmark", align="left", sticky=True),
-        Column("n", "n"),
-        Column("a", "A", scale=100),
-        Column("b", "B", scale=100),
-        Column("difference", "B − A", ("95 % interval",), scale=100),
-        Column("a_better", "A>B", ("samples",)),
-        Column("b_better", "B>A", ("samples",)),
-        Column("p", "p"),
-        Column("p_holm", "p Holm", detail=True),
-        Column("low", "low", scale=100, detail=True),
-        Column("high", "high", scale=100, detail=True),
-        Column("n_unpaired", "unpaired", detail=True),
-        Column("metric", "metric", align="left", detail=True),
-        Column("test", "test", align="left", detail=True),
+def _differences(first: Scorecard, second: Scorecard) -> Iterator[str]:
+    """What keeps two scorecards from being compared, one phrase each."""
+    a, b = first.suite, second.suite
+    for what, x, y in (("suite", a.name, b.name), ("regime", a.regime, b.regime)):
+        if x != y:
+            yield f"{what} {x} and {y}"
+    changed = [r.benchmark for r in first.results if (o := second.result(r.benchmark)) and o.digest != r.digest]
+    for name in changed:
+        digests = [card.result(name) for card in (first, second)]
+        yield f"{name} has digests {' and '.join(r.digest[:12] for r in digests if r)}"
+    if a.digest != b.digest and a.name == b.name and a.regime == b.regime and not changed:
+        yield f"suite digests {a.digest[:12]} and {b.digest[:12]}"
+
+
+def _compared(column: str, first: Result, second: Result, pair: Paired, p_holm: float) -> Compared:
+    shared = first.scores.keys() & second.scores.keys()
+    return Compared(
+        column,
+        first.benchmark,
+        first.metric,
+        _value_on(first, shared),
+        _value_on(second, shared),
+        pair,
+        p_holm,
+        len(first.scores.keys() - shared),
+        len(second.scores.keys() - shared),
+        first.digest == second.digest,
     )
-    rows = [_row(compared, comparison, notes) for compared in comparison.benchmarks]
-    rows.append(_average_row(comparison))
-    suite = comparison.first.suite
-    return Table(
-        f"{suite.name} · {suite.regime} · suite digest {suite.digest[:12]}",
-        columns,
-        tuple(rows),
-        tuple(_caption(comparison)),
-        notes.listed(),
-        BETTER,
-    )
+
+
+def _value_on(result: Result, samples: Collection[str]) -> float:
+    """The benchmark's aggregate over some of its samples."""
+    values = [result.scores[i] for i in samples]
+    if result.aggregate == "macro" and result.categories:
+        return macro_stderr(values, [result.categories.get(i, "") for i in samples]).value
+    return mean_stderr(values).value
+
+
+def _side(card: Scorecard) -> dict[str, str]:
+    return {
+        "checkpoint": card.checkpoint.name,
+        "digest": card.checkpoint.digest,
+        "suite": card.suite.name,
+        "regime": card.suite.regime,
+        "suite_digest": card.suite.digest,
+        "engine": engine_of(card),
+    }

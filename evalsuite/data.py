@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evalsuite.data_errors import translate as translate
+from evalsuite.data_errors import unexpected
 from evalsuite.data_hub import refuse_shadow
 from evalsuite.data_ids import sample_ids as sample_ids
 from evalsuite.data_resolve import check_columns as check_columns
@@ -63,6 +64,6 @@ def load(resolved: Resolved, split: str) -> Any:
     try:
         rows = datasets.load_dataset(resolved.path, spec.config, split=split, **resolved.dataset_kwargs)
     except Exception as error:  # whatever the library raises is said in one line, with the original as cause
-        raise translate(error, spec) from error
+        raise unexpected(error, spec) from error
     check_columns(spec, split, rows.column_names)
     return rows

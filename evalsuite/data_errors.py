@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from evalsuite.data_facts import user_cache
 from evalsuite.errors import DataError
+from evalsuite.filefacts import cache_folder
 
 if TYPE_CHECKING:
     from evalsuite.data import DatasetSpec
@@ -20,14 +20,24 @@ COPY = "or put a copy at DIR/{id}/ and pass --data-root DIR"
 UNREACHABLE = frozenset(
     {"ConnectionError", "ConnectError", "TimeoutException", "Timeout", "TransportError", "NetworkError", "ProxyError"}
 )
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 GENERATION = frozenset({"DatasetGenerationError", "DatasetBuildError"})
 
 
-def translate(error: Exception, spec: DatasetSpec) -> DataError:
-    """The DataError to raise `from error` when loading `spec` failed with it; an own DataError comes back as it is."""
+def translate(error: Exception, spec: DatasetSpec) -> DataError | None:
+    """The DataError to raise `from error` when loading `spec` failed with it; None when it is not about data.
+
+    An own DataError comes back as it is.
+    """
     if isinstance(error, DataError):
         return error
-    return DataError(f"dataset {spec.id!r}: {_say(error, spec)}")
+    said = _say(error, spec)
+    return DataError(f"dataset {spec.id!r}: {said}") if said else None
+
+
+def unexpected(error: Exception, spec: DatasetSpec) -> DataError:
+    """As `translate`, for callers that only load data: what is not recognised is quoted."""
+    return translate(error, spec) or DataError(f"dataset {spec.id!r}: {type(error).__name__}: {_first_line(error)}")
 
 
 def _say(error: Exception, spec: DatasetSpec) -> str:
@@ -36,9 +46,11 @@ def _say(error: Exception, spec: DatasetSpec) -> str:
     text = " ".join(str(e) for e in chain)
     copy = COPY.format(id=spec.id)
     if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in chain):
-        return f"the disk is full; free some space, or point EVALSUITE_CACHE (now {user_cache()}) and HF_HOME elsewhere"
-    if any(isinstance(e, PermissionError) for e in chain):
-        return f"{_first_line(error)}; make it accessible, or point EVALSUITE_CACHE (now {user_cache()}) elsewhere"
+        return (
+            f"the disk is full; free some space, or point EVALSUITE_CACHE (now {cache_folder()}) and HF_HOME elsewhere"
+        )
+    if any(isinstance(e, OSError) and e.errno in NOT_WRITABLE for e in chain):
+        return f"{_first_line(error)}; make it accessible, or point EVALSUITE_CACHE (now {cache_folder()}) elsewhere"
     if "OfflineModeIsEnabled" in names or "offline mode is enabled" in text:
         return f"not on this machine, and the network is off (HF_HUB_OFFLINE or --offline); allow it, {copy}"
     if "GatedRepoError" in names or "gated dataset" in text:
@@ -74,7 +86,7 @@ def _say_shape(error: Exception, spec: DatasetSpec, names: set[str], text: str) 
         return f"no data files found; expected a README with configs:, or <split>.jsonl; {COPY.format(id=spec.id)}"
     if names & GENERATION:
         return f"a row cannot be read ({_first_line(list(_causes(error))[-1])})"
-    return f"{type(error).__name__}: {_first_line(error)}"
+    return ""
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -9,14 +9,15 @@ import csv
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from evalsuite.errors import DataError
+from evalsuite.filefacts import LARGE, RACY_S, cache_folder
 
-REMEMBER_ABOVE = 64 * 2**20  # bytes; hashing less than this costs under 0.2 s
 SCHEMA = 1
 
 
@@ -27,13 +28,6 @@ class SplitFacts:
     rows: int | None
     columns: tuple[str, ...] | None
     gaps: Mapping[str, str]
-
-
-def user_cache() -> Path:
-    """`EVALSUITE_CACHE`, else the user's cache folder; created by whoever writes into it."""
-    if chosen := os.environ.get("EVALSUITE_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "evalsuite"
 
 
 def content_digest(folder: Path, files: Sequence[Path], description: bytes) -> str:
@@ -48,7 +42,7 @@ def content_digest(folder: Path, files: Sequence[Path], description: bytes) -> s
 
 def arrow_cache(digest: str) -> Path:
     """The `cache_dir` under which that content is loaded (datasets' own key knows neither path nor content)."""
-    return user_cache() / "datasets" / digest
+    return cache_folder().absolute() / "datasets" / digest
 
 
 def read_facts(digest: str, folder: Path, splits: Mapping[str, Sequence[Path]]) -> dict[str, SplitFacts]:
@@ -64,15 +58,16 @@ def read_facts(digest: str, folder: Path, splits: Mapping[str, Sequence[Path]]) 
 
 def _sha256(path: Path) -> str:
     stat = path.stat()
-    if stat.st_size <= REMEMBER_ABOVE:
+    if stat.st_size < LARGE:
         return _hash_file(path)
     key = f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
-    memory = user_cache() / "digests" / hashlib.sha256(os.fsencode(key)).hexdigest()
+    memory = cache_folder().absolute() / "digests" / hashlib.sha256(os.fsencode(key)).hexdigest()
     try:
         return json.loads(memory.read_text())["sha256"]  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError, TypeError):
         found = _hash_file(path)
-        _remember(memory, {"sha256": found})
+        if time.time_ns() - stat.st_mtime_ns > RACY_S * 1e9:
+            _remember(memory, {"sha256": found})
         return found
 
 

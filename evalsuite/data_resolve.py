@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from evalsuite.data_errors import translate
+from evalsuite.data_errors import unexpected
 from evalsuite.data_facts import SplitFacts, arrow_cache, content_digest, read_facts
 from evalsuite.data_folder import FORMATS, DataFolder, read_folder, split_files
 from evalsuite.data_hub import CachedSplits, cached_splits, hub_commit, hub_is_forbidden, refuse_shadow
@@ -71,7 +71,7 @@ class _Reader:
                 if folders:
                     return self._found(spec, name, folders)
         except (DataError, OSError) as error:
-            return error if isinstance(error, DataError) else translate(error, spec)
+            return error if isinstance(error, DataError) else unexpected(error, spec)
         return None
 
     def _found(self, spec: DatasetSpec, name: str, folders: Sequence[Path]) -> Resolved:
@@ -176,7 +176,7 @@ def _ask_hub(specs: Sequence[DatasetSpec]) -> dict[DatasetSpec, Resolved | DataE
     outcomes: dict[DatasetSpec, Resolved | DataError] = {}
     for spec in specs:
         answer = answers[spec.id, spec.revision]
-        outcomes[spec] = _hub_resolved(spec, answer) if isinstance(answer, str) else translate(answer, spec)
+        outcomes[spec] = _hub_resolved(spec, answer) if isinstance(answer, str) else unexpected(answer, spec)
     return outcomes
 
 

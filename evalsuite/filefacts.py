@@ -1,4 +1,4 @@
-"""What was found by reading large files, remembered between runs, so that a checkpoint is hashed and scanned only once."""
+"""What was found by reading a large file, remembered between runs: a checkpoint is hashed and scanned only once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RACY_S = 2.0  # a file changed this recently may change again within the same ti
 
 
 def cache_folder() -> Path:
-    """Where evalsuite remembers things for this user: $EVALSUITE_CACHE, else $XDG_CACHE_HOME/evalsuite, else ~/.cache."""
+    """Where evalsuite remembers things: $EVALSUITE_CACHE, else evalsuite/ in $XDG_CACHE_HOME, else in ~/.cache."""
     own = os.environ.get("EVALSUITE_CACHE")
     if own:
         return Path(own).expanduser()

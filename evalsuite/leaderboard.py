@@ -225,7 +225,7 @@ def _headings(lines: Sequence[_Line], columns: Sequence[str]) -> tuple[Column, .
     for column in columns:
         results = [r for line in lines if (r := line.result(column))]
         metrics = dict.fromkeys(r.metric for r in results)
-        heads.append(Column(column, column, ("/".join(metrics), _range([r.n for r in results])), scale=100))
+        heads.append(Column(column, column, (_range([r.n for r in results]), "/".join(metrics)), scale=100))
     details = ("checkpoint_digest", "suite", "regime", "suite_digest", "engine")
     return (*heads, *(Column(key, key.replace("_", " "), align="left", detail=True) for key in details))
 

@@ -142,7 +142,8 @@ class _Count:
 
     def add(self, answer: Any) -> None:
         if self.done == self.reused:
-            self.started = time.monotonic()
+            # The engine was loading until now.
+            self.started = self.shown = time.monotonic()
         self.done += 1
         if isinstance(answer, Response):
             self.tokens += answer.n_tokens

@@ -135,12 +135,18 @@ def read(path: Path) -> Scorecard:
 def _from_raw(raw: dict[str, Any]) -> Scorecard:
     return Scorecard(
         checkpoint=CheckpointRef(**raw["checkpoint"]),
-        suite=SuiteRef(**{**raw["suite"], "missing": tuple(raw["suite"]["missing"])}),
+        suite=SuiteRef(**{**raw["suite"], "columns": _in_order(raw), "missing": tuple(raw["suite"]["missing"])}),
         results=tuple(_result(r) for r in raw["results"]),
         average=raw["average"],
         provenance=raw["provenance"],
         schema=raw["schema"],
     )
+
+
+def _in_order(raw: dict[str, Any]) -> dict[str, str]:
+    """The columns in table order: sorted keys lost it in the file, the list of results kept it."""
+    order = {result["benchmark"]: i for i, result in enumerate(raw["results"])}
+    return dict(sorted(raw["suite"]["columns"].items(), key=lambda column: order.get(column[1], len(order))))
 
 
 def _result(raw: dict[str, Any]) -> Result:

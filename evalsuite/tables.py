@@ -17,7 +17,9 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
+
+from evalsuite.errors import UsageError
 
 Format = Literal["terminal", "md", "csv", "latex", "html", "json"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -113,22 +115,34 @@ def write(table: Table, form: Format, *, width: int | None = None) -> str:
     return _markdown(table.shown())
 
 
+def table_format(name: str | None, out: Path | None) -> Format:
+    """The format that was asked for, else the one that the file's ending means, else terminal."""
+    found = name or (SUFFIXES.get(out.suffix.lower()) if out is not None else None) or "terminal"
+    return cast("Format", found)
+
+
 def print_table(table: Table, form: Format = "terminal", out: Path | None = None) -> None:
-    """To `out` (atomically), else to stdout: styled and cut to its width when that is a terminal, plain when piped."""
-    if out is not None:
-        text = write(table, form)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = out.with_name(f".{out.name}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, out)
-        return
+    """To `out`, else to stdout: styled and cut to its width when that is a terminal, plain when piped."""
     # A terminal that knows no styles would lose the marks of the best cells, so it gets the plain form.
     dumb = os.environ.get("TERM") in (None, "", "dumb", "unknown")
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not dumb else None
-    text = write(table, form, width=width)
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()
+    width = shutil.get_terminal_size().columns if out is None and sys.stdout.isatty() and not dumb else None
+    print_text(write(table, form, width=width), out)
+
+
+def print_text(text: str, out: Path | None = None) -> None:
+    """To a file, atomically, or to stdout, where a character that its encoding lacks becomes a question mark."""
+    if out is None:
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+        return
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, out)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error.strerror})") from error
 
 
 def visible(text: str) -> str:
@@ -176,10 +190,16 @@ def _md_cell(cell: Cell, kind: str) -> str:
 
 
 def _md(text: str) -> str:
-    # A backslash before ASCII punctuation is always an escape (CommonMark 2.4). A colon and a dot after www are escaped
-    # against autolinks; & and < against entities and tags.
-    text = re.sub(r"([\\`*_{}\[\]<>()#+!|~&$@]|(?<=[A-Za-z]):(?=//)|(?<=www)\.)", r"\\\1", visible(text))
-    return re.sub(r"^(\d+)([.)])|^(-)", r"\1\\\2\3", text) if re.match(r"\d+[.)] |- ", text) else text
+    # A backslash before ASCII punctuation is always an escape (CommonMark 2.4). A colon before // and a dot after www
+    # are escaped against autolinks, & and < against entities and tags, $ against GitHub's formulas.
+    text = re.sub(r"([\\`*_\[\]<>|~&$]|(?<=[A-Za-z]):(?=//)|(?<=www)\.)", r"\\\1", visible(text))
+    return re.sub(r"^(\s*)([-+#=]|\d+(?=[.)](?:\s|$)))", _md_start, text)
+
+
+def _md_start(match: re.Match[str]) -> str:
+    """What would begin a list, a heading or an underline at the start of a line, made plain."""
+    indent, start = match.groups()
+    return f"{indent}{start}\\" if start[0].isdigit() else f"{indent}\\{start}"
 
 
 def _csv(table: Table) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from evalsuite.tables import Cell, Column, Row, Table, visible
@@ -21,6 +22,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; vertical-align: bottom; }
 th small { display: block; font-weight: 400; color: var(--soft); }
+th small.fold { margin-left: auto; max-width: 7.5rem; white-space: normal; }
 .left { text-align: left; }
 .stick { position: sticky; left: 0; background: var(--paper); max-width: 28rem; overflow: hidden;
   text-overflow: ellipsis; }
@@ -30,6 +32,9 @@ tr.first > * { border-top: 2px solid var(--line); }
 tr.reported { color: var(--soft); font-style: italic; }
 tr.summary > * { font-weight: 600; }
 .error, sup { color: var(--soft); font-size: .85em; }
+.error { display: inline-block; text-align: left; font-weight: 400; }
+sup { line-height: 0; margin-left: .15em; }
+td sup { position: absolute; margin-top: .6em; }
 b { color: var(--best); }
 [title] { cursor: help; }
 .below { margin-top: 1rem; max-width: 60rem; color: var(--soft); font-size: .9rem; overflow-wrap: anywhere; }
@@ -41,9 +46,11 @@ def html(table: Table) -> str:
     """A whole page."""
     heads = "".join(_head(column) for column in table.columns)
     rows = []
+    # Room for the widest error of a column in each of its cells: numbers with and without one stay aligned.
+    widths = [max((len(row.cells[i].error) for row in table.rows), default=0) for i in range(len(table.columns))]
     for i, row in enumerate(table.rows):
         first = i > 0 and table.rows[i - 1].kind != row.kind
-        rows.append(_row(table.columns, row, first))
+        rows.append(_row(table.columns, row, widths, first))
     below = [_text(line) for line in table.caption]
     below += [f"<b>Bold</b>: {_text(table.best)}."] if table.best else []
     below += [f"<sup>{_text(mark)}</sup> {_text(text)}" for mark, text in table.notes]
@@ -69,21 +76,26 @@ def html(table: Table) -> str:
 
 
 def _head(column: Column) -> str:
-    under = "".join(f"<small>{_text(line)}</small>" for line in column.under)
+    under = "".join(_small(_text(line)) for line in column.under)
     return f'<th scope="col"{_classes(column)}>{_text(column.heading)}{under}</th>'
 
 
-def _row(columns: tuple[Column, ...], row: Row, first: bool) -> str:
+def _small(text: str) -> str:
+    """A line under a heading; a long name of a metric may be broken after its underscores."""
+    return f'<small class="fold">{text.replace("_", "_<wbr>")}</small>' if len(text) > 14 else f"<small>{text}</small>"
+
+
+def _row(columns: tuple[Column, ...], row: Row, widths: Sequence[int], first: bool) -> str:
     names = " ".join([row.kind] + (["first"] if first else []))
-    cells = "".join(_cell(column, cell) for column, cell in zip(columns, row.cells, strict=True))
+    cells = "".join(_cell(*each) for each in zip(columns, row.cells, widths, strict=True))
     return f'<tr class="{names}">{cells}</tr>'
 
 
-def _cell(column: Column, cell: Cell) -> str:
+def _cell(column: Column, cell: Cell, width: int) -> str:
     tag = 'th scope="row"' if column.sticky else "td"
     title = f' title="{_text(cell.title)}"' if cell.title else ""
     text = f"<b>{_text(cell.text)}</b>" if cell.best else _text(cell.text)
-    text += f' <span class="error">{_text(cell.error)}</span>' if cell.error else ""
+    text += f' <span class="error" style="min-width:{width}ch">{_text(cell.error)}</span>' if width else ""
     text += f"<sup>{_text(cell.marks)}</sup>" if cell.marks else ""
     return f"<{tag}{_classes(column)}{title}>{text}</{tag.split()[0]}>"
 

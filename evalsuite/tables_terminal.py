@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -69,17 +70,20 @@ def styled(table: Table, width: int) -> str:
 
 def _lay(column: Column, cells: Sequence[Cell], *, stars: bool, limit: int | None = None) -> _Laid:
     """Numbers are aligned in three parts: the number to the right, its error and its marks to the left."""
-    head = [_elided(visible(line), limit) for line in (column.heading, *column.under)]
     texts = [_elided(visible(cell.text), limit) for cell in cells]
     errors = [visible(cell.error) for cell in cells]
     marks = [("*" if stars and cell.best else "") + visible(cell.marks) for cell in cells]
     wide = [max((display_width(t) for t in part), default=0) for part in (texts, errors, marks)]
     inner = wide[0] + (1 + wide[1] if wide[1] else 0) + wide[2]
+    if column.align == "left":
+        inner += 1 if wide[2] else 0  # a mark stands apart from a name, or it would read as its last letter
+    head = [_elided(visible(column.heading), limit)]
+    head += [part for line in column.under for part in _folded(visible(line), max(inner, display_width(head[0]), 14))]
     width = max(inner, *(display_width(line) for line in head))
     body = []
     for cell, text, error, mark in zip(cells, texts, errors, marks, strict=True):
         if column.align == "left":
-            tail = (f" {error}" if error else "") + mark
+            tail = (f" {error}" if error else "") + (f" {mark}" if mark else "")
             tail += " " * (width - display_width(text) - display_width(tail))
             lead = ""
         else:
@@ -89,6 +93,16 @@ def _lay(column: Column, cells: Sequence[Cell], *, stars: bool, limit: int | Non
     pad = str.ljust if column.align == "left" else str.rjust
     # str.ljust counts characters, not display columns: widen by the difference.
     return _Laid(width, tuple(pad(line, width + len(line) - display_width(line)) for line in head), tuple(body))
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """The text in lines of about `width`, broken after underscores: names of metrics are wider than their numbers."""
+    lines = [""]
+    for part in re.split(r"(?<=_)", text):
+        if lines[-1] and display_width(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return lines
 
 
 def _block(table: Table, columns: Sequence[_Laid]) -> Iterator[list[_Piece]]:

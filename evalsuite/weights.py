@@ -70,21 +70,27 @@ def read_tensors(path: Path) -> tuple[Tensor, ...]:
 
 
 def examine_weights(path: Path) -> FileFacts:
-    """sha256 and NaN verdict of a safetensors file, in one pass over its bytes. Raises like `read_tensors`."""
+    """sha256 and NaN verdict of a safetensors file, in one pass over its bytes. Raises like `read_tensors`.
+
+    Read into one small buffer, not mapped: a file that shrinks meanwhile is an error then, not a bus error.
+    """
     import numpy as np
 
     tensors = read_tensors(path)
-    if path.stat().st_size == 0:
-        return FileFacts(hashlib.sha256().hexdigest())
-    content = np.memmap(path, mode="r")
-    digest = hashlib.sha256(content[: tensors[0].begin if tensors else None])
+    digest = hashlib.sha256()
     not_finite = ""
-    for tensor in tensors:
-        for begin in range(tensor.begin, tensor.end, CHUNK):
-            piece = content[begin : min(begin + CHUNK, tensor.end)]
-            digest.update(piece)
-            if not not_finite and _holds_not_finite(piece, tensor.dtype):
-                not_finite = tensor.name
+    buffer = bytearray(CHUNK)
+    numbers = np.frombuffer(buffer, dtype=np.uint8)
+    with path.open("rb", buffering=0) as file:
+        digest.update(file.read(tensors[0].begin if tensors else -1))
+        for tensor in tensors:
+            for begin in range(tensor.begin, tensor.end, CHUNK):
+                size = min(CHUNK, tensor.end - begin)
+                if file.readinto(memoryview(buffer)[:size]) != size:
+                    raise _half_written(path, "it became shorter while it was read")
+                digest.update(memoryview(buffer)[:size])
+                if not not_finite and _holds_not_finite(numbers[:size], tensor.dtype):
+                    not_finite = tensor.name
     return FileFacts(digest.hexdigest(), not_finite)
 
 
@@ -119,7 +125,7 @@ def _holds_not_finite(piece: Any, dtype: str) -> bool:
     As signed integers the largest non-negative float is the largest integer; as unsigned ones the largest negative.
     """
     pattern = NOT_FINITE.get(dtype)
-    if pattern is None or piece.size == 0:
+    if pattern is None:
         return False
     width = BITS[dtype] // 8
     sign = 1 << (8 * width - 1)

@@ -42,7 +42,7 @@ def doc_to_target(doc: Mapping[str, Any]) -> str:
 
 def shots(rows: Any) -> Any:
     """The exemplar rows in their order; raises DataError naming the ids that are not in the data."""
-    place = {int(row_id): n for n, row_id in enumerate(rows["id"])}
+    place = {int(row_id): n for n, row_id in enumerate(rows["id"][:])}
     missing = [i for i in EXEMPLAR_IDS if i not in place]
     if missing:
         raise DataError(

@@ -65,3 +65,16 @@ def folder_options(function: F) -> F:
         show_default=True,
         help="Where journals and scorecards are kept.",
     )(function)
+
+
+def table_options(function: F) -> F:
+    """--format and --out of a command that prints a table."""
+    function = click.option(
+        "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write there instead of stdout."
+    )(function)
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["terminal", "md", "csv", "latex", "html", "json"]),
+        help="[default: what the ending of --out means, else terminal]",
+    )(function)

@@ -7,30 +7,15 @@ pipes as JSON (`evalsuite.models.wire`); the child ends when its caller does, ho
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from evalsuite import errors
-from evalsuite.errors import EngineCrash, EngineError, EvalsuiteError
-from evalsuite.models.wire import Frame, Pipe, pack_requests, unpack_result
+from evalsuite.errors import EngineCrash
+from evalsuite.models.child_process import Child, ChildDied
+from evalsuite.models.wire import Frame, pack_requests, unpack_result
 from evalsuite.types import Failed, GenerateRequest, Likelihoods, LoglikRequest, Response
-
-JOIN_S = 30.0
-TERMINATE_S = 5.0
-SHOWN_LINES = 20
-
-
-class ChildDied(Exception):
-    """The child process ended without being told to. The text is what it said last."""
 
 
 class ChildModel:
@@ -58,8 +43,10 @@ class ChildModel:
         self._target, self._options, self._environment = target, dict(options), dict(environment or {})
         self._ahead = ahead
         self._chat_template = chat_template
-        self._run = 0  # number of the call whose results are wanted
+        self._call_number = 0
+        self._open_call: int | None = None  # the call whose results are wanted
         self._child: Child | None = None
+        self._environment_seen: Mapping[str, str] = {}
         self.start()
 
     def start(self) -> None:
@@ -75,11 +62,15 @@ class ChildModel:
     def fingerprint(self) -> Mapping[str, str]:
         return cast("Mapping[str, str]", self._ready()["fingerprint"])
 
+    def environment(self) -> Mapping[str, str]:
+        """What the engine records beside its numbers (versions, device, counts), as of the last finished call."""
+        return self._environment_seen or cast("Mapping[str, str]", self._ready()["environment"])
+
     def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
-        return self.template.render(messages, add_generation_prompt)
+        return cast("str", self.template.render(messages, add_generation_prompt))
 
     def encode(self, text: str, *, chat: bool) -> list[int]:
-        return self.encoder.encode(text, chat=chat)
+        return cast("list[int]", self.encoder.encode(text, chat=chat))
 
     def generate(
         self, requests: Sequence[GenerateRequest], wanted: Collection[int] | None = None
@@ -94,7 +85,7 @@ class ChildModel:
         return cast("Iterator[tuple[int, Likelihoods]]", self._stream("loglikelihood", requests, wanted, lost))
 
     def close(self) -> None:
-        child, self._child = self._child, None
+        child, self._child, self._open_call = self._child, None, None
         if child is not None:
             child.close()
 
@@ -147,165 +138,31 @@ class ChildModel:
         """Results of one call in the running child; takes out of `left` what it yields."""
         child = self._child
         assert child is not None
-        self._run = number = self._run + 1
-        child.send({
-            "op": "run", "id": number, "kind": kind, "ahead": self._ahead,
-            "requests": pack_requests(requests), "wanted": None if len(left) == len(requests) else sorted(left),
-        })  # fmt: skip
-        finished = False
+        if self._open_call is not None:
+            child.send({"op": "cancel", "id": self._open_call})
+        self._call_number = self._open_call = number = self._call_number + 1
+        wanted = None if len(left) == len(requests) else sorted(left)
+        call = {"op": "run", "id": number, "kind": kind, "ahead": self._ahead, "wanted": wanted}
+        child.send(call | {"requests": pack_requests(requests)})
         try:
-            taken = 0
-            while True:
-                if self._run != number:
-                    raise RuntimeError("another call to this model was started before this one was finished")
-                frame = child.receive(number)
-                if frame["ev"] == "done":
-                    finished = True
-                    return
+            for n_taken, frame in enumerate(iter(lambda: self._next(child, number), None), 1):
                 if (index := frame["index"]) in left:
                     left.discard(index)
                     yield index, unpack_result(frame["value"])
-                taken += 1
-                if taken >= max(1, self._ahead // 4):
-                    child.send({"op": "ack", "id": number, "n": taken})
-                    taken = 0
+                if n_taken % max(1, self._ahead // 4) == 0:
+                    child.send({"op": "ack", "id": number, "n": max(1, self._ahead // 4)})
         finally:
-            if not finished and self._child is child:
+            if self._open_call == number:  # closed by the caller, or an error
+                self._open_call = None
                 child.try_send({"op": "cancel", "id": number})
 
-
-class Child:
-    """One child process and the pipes to it."""
-
-    def __init__(self, load: Frame, environment: Mapping[str, str]) -> None:
-        to_child, from_parent = os.pipe()
-        to_parent, from_child = os.pipe()
-        ends = [str(to_child), str(from_child)]
-        # The whole path travels, as with a spawned process: the caller may run from a notebook or a source tree.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "evalsuite.models.child_main", *ends],
-                env={**os.environ, **environment, "PYTHONPATH": path},
-                pass_fds=[to_child, from_child],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is for the caller; and the whole group can be ended together
-            )
-        finally:
-            os.close(to_child)
-            os.close(from_child)
-        self.pid = self._process.pid
-        self._pipe = Pipe(to_parent, from_parent)
-        self._ready: Frame | None = None
-        self._said: deque[str] = deque(maxlen=200)
-        self._listener = threading.Thread(target=self._listen, name="child-stderr", daemon=True)
-        self._listener.start()
-        self.try_send(load)  # a child that died at once is noticed when its answer is waited for
-
-    def wait_ready(self) -> Frame:
-        """Its first frame. Raises the user's error that kept it from loading, or ChildDied."""
-        if self._ready is None:
-            self._ready = self.receive(None)
-        return self._ready
-
-    def receive(self, number: int | None) -> Frame:
-        """The next frame of call `number`; what is left of older calls is skipped. Raises as `wait_ready`."""
-        while True:
-            try:
-                frame = self._pipe.receive()
-            except (EOFError, OSError):
-                raise ChildDied(self._obituary()) from None
-            if frame["ev"] == "error" and frame.get("id") in (None, number):
-                if not frame["type"]:
-                    raise ChildDied(self._obituary(frame["message"]))
-                raise _known(frame["type"])(frame["message"])
-            if frame["ev"] != "error" and frame.get("id") == number:
-                return frame
-
-    def send(self, frame: Frame) -> None:
-        """Raises ChildDied. An interrupt in the middle of a frame ends the child: it could not read on."""
-        try:
-            self._pipe.send(frame)
-        except OSError:
-            raise ChildDied(self._obituary()) from None
-        except BaseException:
-            self._kill()
-            raise
-
-    def try_send(self, frame: Frame) -> None:
-        try:
-            self.send(frame)
-        except ChildDied:
-            pass
-
-    def close(self) -> None:
-        """Returns when the process and all that it started are gone."""
-        try:
-            if self._process.poll() is None:
-                self.try_send({"op": "close"})
-                self._wait(JOIN_S)
-        finally:
-            self._kill()
-            self._pipe.close()
-
-    def _kill(self) -> None:
-        for what in (signal.SIGTERM, signal.SIGKILL):
-            if self._process.poll() is None:
-                self._signal(what)
-                self._wait(TERMINATE_S)
-        self._signal(signal.SIGKILL)  # what an engine started and left behind
-        deadline = time.monotonic() + TERMINATE_S
-        while _members(self.pid) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        self._listener.join(TERMINATE_S)
-
-    def _wait(self, seconds: float) -> None:
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            pass
-
-    def _signal(self, what: signal.Signals) -> None:
-        try:
-            os.killpg(self.pid, what)
-        except (ProcessLookupError, PermissionError):
-            pass
-
-    def _listen(self) -> None:
-        assert self._process.stderr is not None
-        with self._process.stderr as stream:
-            for line in stream:
-                self._said.append(line.decode("utf-8", "replace").rstrip())
-
-    def _obituary(self, message: str = "") -> str:
-        """How it ended and the last lines that it wrote to stderr."""
-        self._wait(TERMINATE_S)
-        self._kill()
-        code = self._process.returncode
-        how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit status {code}"
-        if code == -signal.SIGKILL and not message:
-            how += ": perhaps the machine ran out of memory"
-        lines = [line for line in self._said if line.strip()][-SHOWN_LINES:]
-        return "\n".join([f"child process {self.pid}: {message or how}", *lines])
-
-
-def _known(name: str) -> type[EvalsuiteError]:
-    found = getattr(errors, name, EngineError)
-    return found if isinstance(found, type) and issubclass(found, EvalsuiteError) else EngineError
-
-
-def _members(group: int) -> list[int]:
-    """Processes of a group that still run: one that has ended but was not collected holds no memory."""
-    found = []
-    for entry in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
-                    state, _, pgrp = file.read().rpartition(")")[2].split()[:3]
-            except (OSError, ValueError):
-                continue
-            if int(pgrp) == group and state not in "ZX":
-                found.append(int(entry))
-    return found
+    def _next(self, child: Child, number: int) -> Frame | None:
+        """The next result of a call, None after the last one."""
+        if self._open_call != number:
+            raise RuntimeError("another call to this model was started before this one was finished")
+        frame = child.receive(number)
+        if frame["ev"] != "done":
+            return frame
+        self._open_call = None
+        self._environment_seen = frame["environment"]
+        return None

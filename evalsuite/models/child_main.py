@@ -1,4 +1,4 @@
-"""What runs in the child process: builds one Model and answers the frames of `evalsuite.models.child`, until told to end.
+"""What runs in the child process: builds one Model and answers the frames of `evalsuite.models.child`.
 
 Started as `python -P -m evalsuite.models.child_main READ_FD WRITE_FD`. A thread reads frames, so that a caller that
 ends, cancels or dies is noticed while the model computes.
@@ -28,10 +28,10 @@ class Cancelled(Exception):
 
 
 class Inbox:
-    """Frames from the caller, in order. `stop` is set when the caller closed or died."""
+    """Frames from the caller, in order. `stop`: the caller closed. `loaded`: there is a model that can be closed."""
 
     def __init__(self, pipe: Pipe) -> None:
-        self.stop = threading.Event()
+        self.stop, self.loaded = threading.Event(), threading.Event()
         self._frames: queue.SimpleQueue[Frame] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(pipe,), name="frames", daemon=True).start()
 
@@ -48,6 +48,8 @@ class Inbox:
         except (EOFError, OSError):
             end_at_once()  # nobody is left to hear a result, and engines have children of their own
         self.stop.set()
+        if not self.loaded.is_set():
+            end_at_once()
         self._frames.put({"op": "close"})
         threading.Timer(CLOSING_S, end_at_once).start()
 
@@ -66,11 +68,10 @@ def main(reading: int, writing: int) -> None:
     inbox = Inbox(pipe)
     model = None
     try:
-        frame = inbox.next()
-        if frame["op"] == "close":
-            return
-        model = build(frame)
-        pipe.send({"ev": "ready", "max_length": model.max_length, "fingerprint": dict(model.fingerprint())})
+        model = build(inbox.next())
+        inbox.loaded.set()
+        facts = {"max_length": model.max_length, "fingerprint": dict(model.fingerprint())}
+        pipe.send({"ev": "ready", "environment": environment(model), **facts})
         while not inbox.stop.is_set():
             frame = inbox.next()
             if frame["op"] == "run":
@@ -116,7 +117,12 @@ def run(model: Any, frame: Frame, pipe: Pipe, inbox: Inbox) -> None:
         return
     finally:
         results.close()
-    pipe.send({"ev": "done", "id": number})
+    pipe.send({"ev": "done", "id": number, "environment": environment(model)})
+
+
+def environment(model: Any) -> dict[str, str]:
+    """What the model records beside its numbers; empty for one that records nothing."""
+    return dict(model.environment()) if hasattr(model, "environment") else {}
 
 
 class Credit:
@@ -157,6 +163,12 @@ def describe(error: BaseException) -> Frame:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
-    sys.stderr.flush()
-    os._exit(0)  # tearing down an interpreter with an engine in it takes seconds and serves nobody
+    status = 1
+    try:
+        main(int(sys.argv[1]), int(sys.argv[2]))
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)  # tearing down an interpreter with an engine in it takes seconds, or hangs

@@ -68,15 +68,14 @@ def decoding(model: Any) -> Iterator[None]:
         config._attn_implementation = before
 
 
-@torch.inference_mode()
 def row_step(model: Any, most_rows: int) -> int:
-    """The smallest n, so that batches of n, 2n, … rows up to `most_rows` give a row the same bits; 1 where none is known.
+    """The smallest n so that batches of n, 2n, … rows up to `most_rows` give a row the same bits; 1 when none does.
 
     Tried on one linear layer of each shape on this machine; float32 on a CPU only.
     """
     if model.device.type != "cpu" or model.dtype != torch.float32:
         return 1
-    layers = {}
+    layers: dict[tuple[str, tuple[int, ...]], Any] = {}
     for module in model.modules():
         weight = getattr(module, "weight", None)
         if type(module).__name__ in ("Linear", "Conv1D") and isinstance(weight, Tensor):
@@ -91,8 +90,9 @@ def _is_stable(layer: Any, step: int, most_rows: int) -> bool:
     n_in = layer.weight.shape[0] if type(layer).__name__ == "Conv1D" else layer.weight.shape[1]
     most = -(-most_rows // step) * step
     rows = torch.randn((most, 1, n_in), generator=torch.Generator().manual_seed(0))
-    whole = layer(rows)
-    return all(
-        torch.equal(layer(rows[:n]), whole[:n]) and torch.equal(layer(rows[:n].flip(0)).flip(0), whole[:n])
-        for n in range(step, most + 1, step)
-    )
+    with torch.inference_mode():
+        whole = layer(rows)
+        return all(
+            torch.equal(layer(rows[:n]), whole[:n]) and torch.equal(layer(rows[:n].flip(0)).flip(0), whole[:n])
+            for n in range(step, most + 1, step)
+        )

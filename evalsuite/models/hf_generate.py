@@ -71,8 +71,8 @@ class Generator:
         asked = frozenset(chosen).intersection(possible)
         if asked:
             self._look_at_model()
-            yield from self._slotted(prompts, writings, asked) if self._masks else self._static(
-                prompts, writings, asked
+            yield from (
+                self._slotted(prompts, writings, asked) if self._masks else self._static(prompts, writings, asked)
             )
 
     def _why_not(self, request: GenerateRequest, prompt: Ids) -> str:
@@ -121,7 +121,7 @@ class Generator:
         self, prompts: Sequence[Ids], writings: dict[int, Writing], asked: frozenset[int]
     ) -> Iterator[tuple[int, Response]]:
         n_rows = self._slots or SLOTS_CPU
-        for writing in static_batches(self.model, self.encoder, prompts, list(writings.values()), asked, n_rows):
+        for writing in static_batches(self.model, prompts, list(writings.values()), asked, n_rows):
             yield writing.index, writing.response()
 
     def _n_slots(self, writings: Sequence[Writing]) -> int:

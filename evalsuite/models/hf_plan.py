@@ -6,6 +6,7 @@ uninterrupted one: the same stretches, the same rows, the same shapes. No torch.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -27,7 +28,7 @@ class Limits:
     max_rows: int = 32
     row_tokens: int = 1024
     pack_to: int = 64
-    min_saving: int = 64
+    min_saving: int = 128
     path_tokens: int = 1 << 60
     branching: bool = True
 
@@ -205,23 +206,24 @@ def _take_reads(node: Node) -> list[Read]:
 
 
 def _batches(units: Sequence[Unit], prefix: int, limits: Limits) -> Iterator[Batch]:
-    """Units in rows and rows in batches, longest first: little padding, and running out of memory comes early."""
-    ordered = sorted(units, key=len, reverse=True)
-    rows: list[list[Unit]] = []
-    width = used = 0
-    for unit in ordered:
-        if rows and used + len(unit) <= width:
-            rows[-1].append(unit)
-            used += len(unit)
-            continue
-        if rows and (len(rows) == limits.max_rows or (len(rows) + 1) * width > limits.batch_tokens):
-            yield _batch(rows, prefix)
-            rows = []
-        if not rows:
-            width = max(len(unit), limits.pack_to)
-        rows.append([unit])
-        used = len(unit)
-    if rows:
+    """Units in rows and rows in batches, longest first: little padding, and running out of memory comes early.
+
+    The room that a row has left is filled with the largest units that fit, except where every unit is a chain behind
+    nothing: such rows need no mask of ours, and the model's own causal one is faster than a little padding is slow.
+    """
+    rest = sorted(units, key=len)
+    sizes = [len(unit) for unit in rest]
+    fills = prefix > 0 or not all(unit.is_chain for unit in units)
+    while rest:
+        width = max(sizes[-1], limits.pack_to)
+        rows: list[list[Unit]] = []
+        while rest and len(rows) < limits.max_rows and (not rows or (len(rows) + 1) * width <= limits.batch_tokens):
+            row, size = [rest.pop()], sizes.pop()
+            room = width - size if fills or size < limits.pack_to else 0
+            while (fit := bisect_right(sizes, room)) > 0:
+                row.append(rest.pop(fit - 1))
+                room -= sizes.pop(fit - 1)
+            rows.append(row)
         yield _batch(rows, prefix)
 
 

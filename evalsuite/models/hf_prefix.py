@@ -5,11 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
 
 MIN_SAVING = 64
 """A shared stretch is kept when computing it once instead of per prompt saves at least this many tokens."""
 
-Ids = array[int]
+Ids: TypeAlias = "array[int]"
 """Token ids of one prompt, four bytes each (a benchmark has millions of them); typecode "i"."""
 
 
@@ -46,7 +48,7 @@ def plan_prefixes(prompts: Sequence[Ids], min_saving: int = MIN_SAVING) -> Prefi
     every prompt in the same pieces. Prompts without a path are those that share too little.
     """
     order = sorted(range(len(prompts)), key=lambda i: prompts[i])
-    common = [common_length(prompts[a], prompts[b]) for a, b in zip(order, order[1:], strict=False)]
+    common = [common_length(prompts[a], prompts[b]) for a, b in pairwise(order)]
     stretches: list[Stretch] = []
     paths: list[tuple[int, ...]] = [()] * len(prompts)
     todo: list[tuple[int, int, int, tuple[int, ...]]] = [(0, len(order), 0, ())]  # order[low:high] shares `path`
@@ -68,7 +70,7 @@ def plan_prefixes(prompts: Sequence[Ids], min_saving: int = MIN_SAVING) -> Prefi
                 paths[i] = path
             continue
         bounds = [low, *cuts, high]
-        for a, b in zip(bounds, bounds[1:], strict=False):
+        for a, b in pairwise(bounds):
             todo.append((a, b, start, path))
     return PrefixPlan(tuple(stretches), tuple(paths))
 

@@ -1,4 +1,4 @@
-"""The refilled batch: every step adds one token to all open responses, and a finished one makes room for the next prompt."""
+"""The refilled batch: a step adds one token to all open responses; a finished one makes room for the next prompt."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ class Refill:
 
     def _push(self, group: Sequence[Writing], logits: Tensor) -> list[Writing]:
         tokens, logprobs = choose(logits, [w.draw() for w in group])
-        ended = [w for w, *new in zip(group, tokens, logprobs, strict=True) if w.push(*new)]
+        news = zip(group, tokens, logprobs, strict=True)
+        ended = [writing for writing, token, logprob in news if writing.push(token, logprob)]
         for writing in ended:
             self._free(self.open.index(writing))
         return ended

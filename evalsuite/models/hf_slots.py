@@ -1,4 +1,4 @@
-"""Keys and values of the responses being written: one slot per response, filled by a prefill, grown by decoding steps."""
+"""Keys and values of the responses being written: a slot for each, filled by a prefill, grown by decoding steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from evalsuite.models.hf_cache import Kept, KeysValues, LayerKind, TreeMasks, near
+from evalsuite.models.hf_cache import Kept, KeysValues, LayerKind, TreeMasks, Unsupported, near
 from evalsuite.models.hf_decode import KEY_STEP, decoding
 
 
@@ -28,8 +28,8 @@ class Fill:
 class Step:
     """One new token per row, for rows 0…n−1, at `positions`; `n_keys` keys are shown."""
 
-    rows_N: Tensor
-    positions_N: Tensor
+    rows: Tensor
+    positions: Tensor
     n_keys: int
 
 
@@ -54,9 +54,9 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
             self.lazy_initialization(key_states, value_states)
         now = self.now
         if isinstance(now, Step):
-            self.keys[now.rows_N, :, now.positions_N] = key_states[:, :, 0]
-            self.values[now.rows_N, :, now.positions_N] = value_states[:, :, 0]
-            n = len(now.rows_N)
+            self.keys[now.rows, :, now.positions] = key_states[:, :, 0]
+            self.values[now.rows, :, now.positions] = value_states[:, :, 0]
+            n = len(now.rows)
             return self.keys[:n, :, : now.n_keys], self.values[:n, :, : now.n_keys]
         rows = slice(now.first, now.first + now.rows)
         stop = now.start + key_states.shape[2]
@@ -123,10 +123,10 @@ class Slots:
         """Room for `n_tokens` per row, in doubling steps up to `most`."""
         if n_tokens > self.capacity:
             self.capacity = _rounded(max(n_tokens, min(2 * self.capacity, most)))
-            for layer in self._cache.layers:
-                layer.grow(self.capacity)
+            with torch.inference_mode():
+                for layer in self._cache.layers:
+                    layer.grow(self.capacity)
 
-    @torch.inference_mode()
     def fill(self, first: int, prompts: Sequence[Sequence[int]], kept: Kept | None, start: int) -> Tensor:
         """Computes prompts into rows from `first` on; logits (prompts, V) after the last token of each.
 
@@ -134,18 +134,18 @@ class Slots:
         the causal mask hides the padding.
         """
         lengths = [len(prompt) - start for prompt in prompts]
-        logits = self._forward(first, [prompt[start:] for prompt in prompts], kept, start, sorted({*lengths}))
+        with torch.inference_mode():
+            logits = self._forward(first, [prompt[start:] for prompt in prompts], kept, start, sorted({*lengths}))
         # The model was asked for the distinct last places only, where it can be.
         places = {n: k for k, n in enumerate(sorted({*lengths}))} if self._takes_keep else {n: n - 1 for n in lengths}
         return logits[torch.arange(len(prompts)), [places[n] for n in lengths]]
 
-    @torch.inference_mode()
     def stretch(self, row: int, ids: Sequence[int], kept: Kept | None, start: int) -> Kept:
         """Computes one stretch that prompts share, in a free row: what `fill` takes as `kept`, from the very start."""
-        self._forward(row, [ids], kept, start, [1])
-        return tuple(layer.take(row, start + len(ids)) for layer in self._cache.layers)
+        with torch.inference_mode():
+            self._forward(row, [ids], kept, start, [1])
+            return tuple(layer.take(row, start + len(ids)) for layer in self._cache.layers)
 
-    @torch.inference_mode()
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         """One more token in each of the rows 0…n−1; logits (n, V) after it."""
         n = len(tokens)
@@ -157,14 +157,15 @@ class Slots:
         self._now(Step(torch.arange(len(ids), device=device), at, n_keys))
         self.n_forwarded += len(ids)
         inputs = {"input_ids": ids[:, None], "attention_mask": self._step_mask(at, n_keys), **self._placed(at[:, None])}
-        with decoding(self.model):
+        with torch.inference_mode(), decoding(self.model):
             logits: Tensor = self.model(**inputs, past_key_values=self._cache, use_cache=True).logits
         return logits[:n, -1]
 
     def move(self, source: int, target: int, n: int) -> None:
         """Copies the first n tokens of one row over another."""
-        for layer in self._cache.layers:
-            layer.move(source, target, n)
+        with torch.inference_mode():
+            for layer in self._cache.layers:
+                layer.move(source, target, n)
 
     def _forward(
         self, first: int, prompts: Sequence[Sequence[int]], kept: Kept | None, start: int, read: list[int]
@@ -195,7 +196,7 @@ class Slots:
         return {"position_ids": positions_BT} if self._takes_positions else {}
 
     def _step_mask(self, positions_N: Tensor, n_keys: int) -> Tensor | dict[str, Tensor]:
-        """Added masks (N, 1, 1, n_keys): a row sees its own keys up to its position, a window of them where there is one."""
+        """Masks to be added, (N, 1, 1, n_keys): a row sees its keys up to its position, in the layer's window."""
         keys = torch.arange(n_keys, device=positions_N.device)[None]
         seen = keys[:, None] <= positions_N[:, None, None]
         masks = {kind.name: self._added(seen, kind, positions_N[:, None], keys) for kind in self.masks.kinds}
@@ -239,13 +240,13 @@ def slots_work(model: Any, masks: TreeMasks) -> None:
         raise Unsupported(f"slots fail with {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
     mine = torch.stack([torch.stack([found[i][0], found[2][1 - i], found[3][1 - i]]) for i in (0, 1)])
     plain = torch.stack(wanted)
-    error = float((mine - plain).abs().max() / plain.abs().max())
+    off = float((mine - plain).abs().max() / plain.abs().max())
     bound = PROBE_TOLERANCE if model.dtype == torch.float32 else 0.1
-    if not error <= bound:
-        raise Unsupported(f"slots are off by {error:.1e} of the largest logit")
+    if not off <= bound:
+        raise Unsupported(f"slots are off by {off:.1e} of the largest logit")
 
 
-@torch.inference_mode()
 def _plain(model: Any, ids: Sequence[int]) -> Tensor:
-    logits: Tensor = model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False).logits
+    with torch.inference_mode():
+        logits: Tensor = model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False).logits
     return logits[0]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from evalsuite.models.encoding import Encoder
 from evalsuite.models.hf_prefix import Ids
 from evalsuite.models.hf_response import Writing
 from evalsuite.models.hf_sample import choose
@@ -17,7 +16,6 @@ from evalsuite.models.hf_sample import choose
 
 def static_batches(
     model: Any,
-    encoder: Encoder,
     prompts: Sequence[Ids],
     writings: Sequence[Writing],
     asked: Collection[int],
@@ -39,14 +37,44 @@ def static_batches(
                 yield from (w for w in batch if w.index in asked)
 
 
-class _Writer(LogitsProcessor, StoppingCriteria):  # type: ignore[misc]
-    """Chooses the tokens itself and tells `generate` about it: the same draws and stops as in the refilled batch."""
+def _generate(model: Any, prompts: Sequence[Ids], batch: Sequence[Writing]) -> None:
+    writer = _Writer(batch)
+    ids = torch.tensor([list(prompt) for prompt in prompts], device=model.device)
+    config = GenerationConfig(do_sample=False, max_new_tokens=max(w.limit for w in batch), pad_token_id=0)
+    # Whatever the config given here leaves open, `generate` takes from the checkpoint's own (penalties, temperature).
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([writer]),
+            stopping_criteria=StoppingCriteriaList([_Done(writer)]),
+        )
+    finally:
+        model.generation_config = own
 
-    def __init__(self, writings: Sequence[Writing]) -> None:
-        self.writings = writings
-        self.done = [False] * len(writings)
+
+class _Writer(LogitsProcessor):  # type: ignore[misc]
+    """Chooses the tokens as the refilled batch does, and leaves `generate` nothing else to choose."""
+
+    def __init__(self, batch: Sequence[Writing]) -> None:
+        self.batch = batch
+        self.done = [False] * len(batch)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        tokens, logprobs = choose(scores, [w.draw() for w in self.batch])
+        only = torch.full_like(scores, -torch.inf)
+        for i, writing in enumerate(self.batch):
+            if not self.done[i]:
+                self.done[i] = writing.push(tokens[i], logprobs[i])
+            only[i, tokens[i]] = 0
+        return only
+
+
+class _Done(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self, writer: _Writer) -> None:
+        self.writer = writer
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        if isinstance(scores, Tensor) and scores.shape[0] == len(self.writings) and "is_criterion" not in kwargs:
-            pass
-        raise NotImplementedError
+        return torch.tensor(self.writer.done, device=input_ids.device)

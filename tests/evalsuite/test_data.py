@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -18,7 +19,16 @@ from typing import Any
 import pytest
 
 from evalsuite.benchmark import known_benchmarks, read_benchmark
-from evalsuite.data import DatasetSpec, Resolved, data_roots, go_offline_when_local, load, resolve_all, sample_ids
+from evalsuite.data import (
+    DatasetSpec,
+    Resolved,
+    data_roots,
+    go_offline_when_local,
+    load,
+    resolve_all,
+    sample_ids,
+    translate,
+)
 from evalsuite.data_facts import content_digest
 from evalsuite.data_folder import read_folder, split_files
 from evalsuite.errors import DataError
@@ -423,14 +433,17 @@ def test_the_digest_depends_on_content_names_and_the_readme_and_on_nothing_else(
 def test_the_hash_of_a_large_file_is_remembered_until_its_time_or_size_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
 ) -> None:
-    monkeypatch.setattr("evalsuite.data_facts.REMEMBER_ABOVE", 3)
+    monkeypatch.setattr("evalsuite.data_facts.LARGE", 3)
     file = tmp_path / "large.bin"
     file.write_bytes(b"12345")
+    content_digest(tmp_path, [file], b"")
+    assert not (own_cache / "digests").exists()  # just written: it may change again within one tick of its clock
+    os.utime(file, ns=(1, 1))
     first = content_digest(tmp_path, [file], b"")
     (memory,) = (own_cache / "digests").iterdir()
     assert json.loads(memory.read_text())["sha256"] == hashlib.sha256(b"12345").hexdigest()
     file.write_bytes(b"54321")
-    os.utime(file, ns=(1, 1))
+    os.utime(file, ns=(2, 2))
     assert content_digest(tmp_path, [file], b"") != first
 
 
@@ -454,6 +467,16 @@ def test_an_unwritable_cache_costs_no_resolution_and_is_said_when_loading_needs_
     (found,) = resolve(root, DatasetSpec("some/data", "main", ("test",)))
     with pytest.raises(DataError, match="EVALSUITE_CACHE"):
         load(found, "test")
+
+
+def test_an_error_that_is_not_about_data_is_left_to_whoever_caused_it() -> None:
+    spec = DatasetSpec("some/data")
+    assert translate(TypeError("doc_to_text() takes 1 argument"), spec) is None
+    full = OSError(errno.ENOSPC, "No space left on device")
+    said = translate(full, spec)
+    assert said is not None
+    assert "the disk is full" in str(said)
+    assert translate(said, spec) is said
 
 
 # --- the network

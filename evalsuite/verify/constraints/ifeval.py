@@ -1,4 +1,4 @@
-"""IFEval's 25 instruction ids (Zhou et al. 2023, arXiv 2311.07911), their checks and how to judge a response by them."""
+"""IFEval's 25 instruction ids (Zhou et al. 2023, arXiv 2311.07911), their checks, and the verdict on a response."""
 
 from evalsuite.verify.constraints.follow import Check, followed_both
 from evalsuite.verify.constraints.ifeval_case import IDS as CASE_IDS

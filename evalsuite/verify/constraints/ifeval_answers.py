@@ -1,7 +1,7 @@
 """Makes up a response that follows all instructions of an IFEval row, for checking the checkers without a model.
 
-The answer is nonsense, but honest nonsense: it is put together from what the instructions ask for and never looks at the
-checks. Rows whose instructions contradict each other get the best that can be done.
+The answer is nonsense, but honest nonsense: it is put together from what the instructions ask for and never looks at
+the checks. Where instructions contradict each other it does the best that can be done.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ _SPARE = (
     "No wind could hurt our old ship",
     "Look down below before you go home",
     "We see green trees here when we need them",
+    "All of our cats look at the big yellow boat",
 )
 _MANY = 1 << 30
 
@@ -60,8 +61,7 @@ def answer(ids: Sequence[str], kwargs: Sequence[Mapping[str, Any]]) -> str:
     body = _body(wishes)
     if wishes.says("combination:two_responses"):
         body = [*body, "******", *_filler(wishes, 1), "That is another way"]
-    text = _in_case(_framed(wishes, _paragraphs(wishes, body)), wishes)
-    return text
+    return _in_case(_framed(wishes, _paragraphs(wishes, body)), wishes)
 
 
 def _read(ids: Sequence[str], kwargs: Sequence[Mapping[str, Any]]) -> _Wishes:
@@ -89,11 +89,13 @@ def _read(ids: Sequence[str], kwargs: Sequence[Mapping[str, Any]]) -> _Wishes:
 def _body(wishes: _Wishes) -> list[str]:
     """The lines that meet every wish about content, in any order."""
     given = wishes.given
-    lines = _filler(wishes, 3)
+    # A request in English must not outweigh an answer in another language.
+    lines = _filler(wishes, 3) * (6 if {"language", "prompt_to_repeat"} <= given.keys() else 1)
     if wishes.says("detectable_format:title"):
         lines.insert(0, "<<my title>>")
     lines += [f"{word} " * limit.low for word, limit in wishes.keywords.items() if limit.low]
-    lines += [f"{letter} " * limit.low for letter, limit in wishes.letters.items() if limit.low]
+    cased = wishes.ids & {"change_case:english_capital", "change_case:english_lowercase"}
+    lines += [_lettered(letter, limit.low, lines if cased else []) for letter, limit in wishes.letters.items()]
     lines += ["NASA " * wishes.capitals.low] if wishes.capitals.low else []
     lines += ["so [x] " * int(given.get("num_placeholders", 0))]
     lines += ["so *hi* " * int(given.get("num_highlights", 0))]
@@ -121,8 +123,15 @@ def _filler(wishes: _Wishes, n: int) -> list[str]:
         for line in pool
         if not any(part in line.lower() for part in unwanted) and not forbidden & set(line.lower().split())
     ]
-    room = min(n, max(1, (wishes.words.high - 8) // 12))
-    return good[:room]
+    taken = len(wishes.given.get("prompt_to_repeat", "").split())
+    return good[: min(n, max(1, (wishes.words.high - taken - 8) // 12))]
+
+
+def _lettered(letter: str, n: int, lines: Sequence[str]) -> str:
+    """A text with a letter at least `n` times: of the lines where it occurs in them, so that it stays English."""
+    plain = max(lines, key=lambda line: line.lower().count(letter), default="")
+    found = plain.lower().count(letter)
+    return f"{plain} " * -(-n // found) if found else f"{letter} " * n
 
 
 def _paragraphs(wishes: _Wishes, body: list[str]) -> str:

@@ -13,7 +13,7 @@ IDS = ("change_case:capital_word_frequency", "change_case:english_capital", "cha
 @constraint(
     "change_case:capital_word_frequency",
     {"capital_frequency": p.count, "capital_relation": p.relation},
-    tools=["words"],
+    tools=["sentences", "words"],
 )
 def capital_words(text: str, capital_frequency: int, capital_relation: str) -> str | None:
     """Less than, or at least, so many words in capitals ("A-B" is one, "I" and "DON'T" are one and two)."""

@@ -52,7 +52,7 @@ def sentences_of(text: str) -> list[str]:
 
 def words_of(text: str) -> list[str]:
     """The words of a text as nltk's tokenizer cuts them, without marks that stand alone."""
-    return split_words(text)
+    return [word for sentence in sentences_of(text) for word in split_words(sentence)]
 
 
 @lru_cache(maxsize=64)

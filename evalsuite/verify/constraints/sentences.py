@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 # The words that the published English model takes for abbreviations (as listed in nltk issue 2500): months, days,
 # honorifics, firms and states; places, institutions and times; two initials; letters.
@@ -39,13 +40,16 @@ will with without would yes yesterday yet you your
 """
 OPENERS = frozenset(_OPENERS.split())
 
-# What may stand directly behind a mark that ends a sentence; white space may too.
-_BEHIND = ")\";}]*:@'({[?!‘’“”«»"
-_MARK = re.compile(rf"[.?!](?=[{re.escape(_BEHIND)}]|$)")
+# A token of punkt's, read off its behaviour: a run of dots or dashes; a word, which may begin with a quote but not go
+# on over one ("isn't." is `isn` and `'t.`); any other mark by itself.
+_MARKS = re.escape(")\";}]*:@'({[?!‘’“”«»")
+_STOP = rf"[{_MARKS}]|--|\.\.|,(?=$|\s|[{_MARKS}]|--|\.\.)"
+_TOKEN = re.compile(rf"-{{2,}}|\.{{2,}}|[^\s(\"`{{\[:;&#*@)}}\]\-,](?:(?!{_STOP})\S)*|\S")
+_ENDING = re.compile(rf"[.?!](?=[{_MARKS}]|$)")
 _CLOSERS = re.compile(r"\s*[\"')\]}‘’“”«»]+(?=\s|--|$)\s*", re.MULTILINE)
-# The look-behind keeps these linear: without it a long word without a mark would be tried from each of its letters.
+# The look-behind keeps this linear: without it a long word without a mark would be tried from each of its letters.
 _CHUNK = re.compile(r"(?<!\S)[^\s.?!]*[.?!]\S*")
-_FIRST_WORD = re.compile(r"\s*(\.{2,}|[^\s()\";}\]*:@'{\[?!,‘’“”«»]+|\S)")
+_NEXT_CHUNK = re.compile(r"\s*(\S+)")
 _NUMBER = re.compile(r"-?[.,]?\d[\d,.-]*$")
 
 
@@ -66,33 +70,38 @@ def split_sentences(text: str) -> list[str]:
 def _breaks(text: str) -> Iterator[int]:
     """Where sentences end, just after the mark: at most one place in every run of text without white space."""
     for chunk in _CHUNK.finditer(text):
-        marks = [mark.end() for mark in _MARK.finditer(chunk.group())]
+        behind = _NEXT_CHUNK.match(text, chunk.end())
+        marks = [mark.end() for mark in _ENDING.finditer(chunk.group())]
+        if marks and not behind and marks[-1] == len(chunk.group()):
+            marks.pop()  # nothing follows it; so "Yes!!" at the end of a text is two sentences, as in punkt
         if not marks:
             continue
-        end = chunk.start() + marks[-1]
-        follows = _FIRST_WORD.match(text, end)
-        if follows and _ends(chunk.group()[: marks[-1]], follows[1]):
-            yield end
+        last = marks[-1]
+        follows = chunk.group()[last : last + 1] or (behind[1] if behind else "")
+        if _ends(_TOKEN.findall(chunk.group()[:last]) + _TOKEN.findall(follows)):
+            yield chunk.start() + last
 
 
-def _ends(chunk: str, after: str) -> bool:
-    """Does the mark at the end of `chunk` end a sentence, when `after` is the next word or mark?"""
-    if chunk[-1] in "?!":
+def _ends(tokens: list[str]) -> bool:
+    """Does a sentence end before the last of these tokens? They reach from a word with a mark to the word behind it.
+
+    That is punkt's question too, and so an odd case is the same: "U.S. (e.g.," ends a sentence after "U.S.".
+    """
+    return any(_is_end(token, after) for token, after in pairwise(tokens))
+
+
+def _is_end(token: str, after: str) -> bool:
+    if token in (".", "?", "!"):
         return True
-    word = _last_word(chunk)
-    opener = after[:1].isupper() and after.rstrip(".").lower() in OPENERS
-    if word.endswith(".."):
+    if not token.endswith("."):
+        return False
+    opener = after[0].isupper() and after.rstrip(".").lower() in OPENERS
+    if token.endswith(".."):
         return opener
-    bare = word[:-1].lower()
-    initial = len(bare) == 1 and bare.isalpha()
-    if bare in ABBREVIATIONS or bare.rpartition("-")[2] in ABBREVIATIONS:
+    word = token[:-1].lower()
+    initial = len(word) == 1 and word.isalpha()
+    if word in ABBREVIATIONS or word.rpartition("-")[2] in ABBREVIATIONS:
         return opener and not initial
-    if initial or _NUMBER.match(bare):
-        return not (after[0].islower() or after[0] in ";:,.!?" or (initial and after[0].isupper() and not opener))
+    if initial or _NUMBER.match(word):
+        return not (after[0].islower() or after in ";:,.!?" or (initial and after[0].isupper() and not opener))
     return True
-
-
-def _last_word(chunk: str) -> str:
-    """What stands before the last mark, that mark included: `etc.` of `(cats,etc.`."""
-    start = 1 + max(chunk.rfind(mark) for mark in _BEHIND)
-    return chunk[start:].lstrip("`&#-,")

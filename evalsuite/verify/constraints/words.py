@@ -1,4 +1,4 @@
-"""Cuts text into words as nltk's NLTKWordTokenizer does, in one pass and without nltk.
+"""Cuts a sentence into words as nltk's NLTKWordTokenizer does, in one pass and without nltk.
 
 Importing nltk takes over a second, and its tokenizer twenty passes over the text. Marks that stand alone are dropped.
 Measured against nltk 3.10: the same number of all-capital words, which is what IFEval asks for, on every text tried.
@@ -14,15 +14,19 @@ _APART = re.compile(
     r"[\s;@#$%&?!*\[\](){}<>«»“”‘’„`\"\u2012-\u2015]+|''|--|\.{2,}|[:,](?!\d)"
     r"|(?<!\w)'(?=\w)(?!(?i:re|ve|ll|m|t|s|d|n)\b)"
 )
+_LAST_STOP = re.compile(r"(?<=[^.])\.(?=[\])}>\"'»”’\s]*$)")
 _FUSED = re.compile(r"\b(?:(can)(not)|(d)('ye)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me)|(more)('n))\b", re.IGNORECASE)
 _WANNA = re.compile(r"\b(wan)(na)$", re.IGNORECASE)
 _OWNER = re.compile(r"(?<=[^'])('[smd])$", re.IGNORECASE)
 _CLITIC = re.compile(r"(?<=[^'])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T)$")
 
 
-def split_words(text: str) -> list[str]:
-    """The words of `text` in order: what is left between white space and separating marks, clitics cut off."""
-    found = [word for piece in _APART.split(text) if piece for word in _cut(piece)]
+def split_words(sentence: str) -> list[str]:
+    """The words in order: what is left between white space and separating marks, clitics cut off.
+
+    Only the full stop at the end of the sentence is cut off ("isn't." ends in a clitic, "U.S. law" keeps its dots).
+    """
+    found = [word for piece in _APART.split(_LAST_STOP.sub(" ", sentence)) if piece for word in _cut(piece)]
     return [word for word in found if any(map(str.isalnum, word))]
 
 

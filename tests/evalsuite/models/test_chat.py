@@ -72,6 +72,7 @@ STRICT = """\
 FEATURES = """\
 {%- macro turn(role, text) -%}<{{ role }}>{{ text }}{%- endmacro -%}
 {%- set ns = namespace(n=0) -%}
+{%- generation -%}{%- set inner = 'kept inside' -%}{{ inner }}{%- endgeneration -%}
 {%- for message in messages -%}
     {%- if message.content == 'skip' %}{% continue %}{% endif -%}
     {%- if message.content == 'stop' %}{% break %}{% endif -%}
@@ -300,4 +301,4 @@ def test_fourteen_thousand_eight_shot_conversations_render_in_seconds(tmp_path: 
     start = time.process_time()
     for _ in range(1400):
         template.render(conversation)
-    assert time.process_time() - start < 0.6  # a tenth of them; 0.1 s was measured
+    assert time.process_time() - start < 0.6  # a tenth of them; 0.04 s was measured

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from evalsuite.errors import CheckpointError
-from evalsuite.models.encoding import EncodedDoc, Encoder, encode_documents, encode_options, model_window
+from evalsuite.models.encoding import EncodedDoc, Encoder, bos_source, encode_documents, encode_options, model_window
 from evalsuite.models.tokens import PLAIN_MODEL_TYPES, PythonTokens, load_tokens
 from evalsuite.types import Failed, LoglikRequest, Prompt
 from tests.tiny import library_files, make_tokenizer, words
@@ -233,6 +233,19 @@ def test_bos_is_added_to_plain_text_once_and_never_to_chat_text(tmp_path: Path) 
     assert rows == [[1, *bare], [1, *bare], [1, *bare], [1]]
 
 
+def test_who_printed_the_bos_is_told(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    adding, plain = (
+        Encoder.from_checkpoint(make_kind(tmp_path / "tok", "bos")),
+        Encoder.from_checkpoint(tiny_checkpoint),
+    )
+    assert bos_source(adding, Prompt("hello")) == "tokenizer"
+    assert bos_source(adding, Prompt("hello", chat=True)) == "none"
+    assert bos_source(adding, Prompt("<s>hello", chat=True)) == "template"
+    assert bos_source(adding, Prompt("<s>hello")) == "template"
+    assert bos_source(adding, Prompt("<s><s>hello", chat=True)) == "twice"
+    assert bos_source(plain, Prompt("hello")) == "none"
+
+
 def test_a_tokenizer_that_adds_nothing_says_so(tiny_checkpoint: Path) -> None:
     encoder = Encoder.from_checkpoint(tiny_checkpoint)
     assert not encoder.adds_bos
@@ -393,7 +406,7 @@ def test_code_in_a_tokenizer_folder_is_not_run(tmp_path: Path) -> None:
     make_tokenizer(tmp_path)
     (tmp_path / "mine.py").write_text("raise SystemExit('ran')")
     edit(tmp_path / "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "mine.Mine"]}, tokenizer_class="Mine")
-    with pytest.raises(CheckpointError, match="code of its own.*--trust-remote-code"):
+    with pytest.raises(CheckpointError, match=r"code of its own.*--trust-remote-code"):
         Encoder.from_checkpoint(tmp_path)
 
 

@@ -1,0 +1,70 @@
+"""`evalsuite compare`: two scored checkpoints sample by sample, or one beside published numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from evalsuite.cli.options import complete_suites, table_options
+
+EPILOG = """\b
+Examples:
+  evalsuite compare step-1000 step-2000
+  evalsuite compare results/scorecards/a/demo.hf.json results/scorecards/b/demo.hf.json --json
+  evalsuite compare my-sft --reference Tulu-3-8B-SFT
+
+A and B are scorecard files, or names, folders or digests of checkpoints that were scored into --results."""
+
+
+@click.command("compare", epilog=EPILOG)
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="[B]", required=False)
+@click.option("--suite", shell_complete=complete_suites, help="The suite to compare on, where there are several.")
+@click.option("--reference", "model", metavar="MODEL", help="Instead of B: the published numbers of this model.")
+@click.option("--allow-mixed", is_flag=True, help="Compare across suites, regimes and benchmark digests, marked.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="Where scorecards are looked up by name.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON, numbers 0 to 1.")
+@table_options
+def command(
+    first: str,
+    second: str | None,
+    suite: str | None,
+    model: str | None,
+    allow_mixed: bool,
+    results: Path,
+    as_json: bool,
+    form: str | None,
+    out: Path | None,
+) -> None:
+    """Compare the scorecards of A and B on the samples they share: B − A, interval, flips and p-value by benchmark."""
+    from evalsuite import compare_table
+    from evalsuite.collect import find_cards
+    from evalsuite.compare import compare, to_json
+    from evalsuite.reference import find_reference, pick, read_published, read_tolerances
+    from evalsuite.tables import print_table, print_text, table_format
+
+    if (second is None) == (model is None):
+        raise click.UsageError("expected a second scorecard B, or --reference MODEL, and not both")
+    if model is not None and model.casefold() == "all":
+        raise click.UsageError("--reference takes one model here")
+    chosen = table_format("json" if as_json else form, out)
+    if model is not None:
+        (card,) = find_cards([first], results, suite)
+        folder = find_reference(results)
+        (published,) = pick(read_published(folder), [model], card.suite, allow_mixed=True)
+        print_table(compare_table.reference_table(card, published, read_tolerances(folder)), chosen, out)
+        return
+    assert second is not None
+    a, b = find_cards([first, second], results, suite)
+    comparison = compare(a, b, allow_mixed=allow_mixed)
+    if chosen == "json":
+        print_text(to_json(comparison), out)
+    else:
+        print_table(compare_table.table(comparison), chosen, out)
