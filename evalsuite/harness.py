@@ -270,6 +270,9 @@ def _notes(
     expected = benchmark.meta.n_expected
     if expected is not None and len(every) != expected and not any(n.startswith("partial") for n in notes):
         notes.append(f"partial dataset {len(every)}/{expected}")
+    if benchmark.meta.upstream_sha256:
+        # Our own wording of an instruction: the same meaning and the same answer phrase, another string.
+        notes.append("prompt: paraphrased")
     if chosen is not None:
         notes.append(
             f"{len(chosen)} of {len(every)} samples"

@@ -112,7 +112,7 @@ def paired(
         metric = mean_stderr(differences, groups)
     n_clusters = len(set(groups)) if groups else None
     wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    binary = all(side[i] in (0.0, 1.0) for side in (first, second) for i in ids)
+    binary = {0.0, 1.0}.issuperset(map(first.__getitem__, ids)) and {0.0, 1.0}.issuperset(map(second.__getitem__, ids))
     low, high = interval(metric.value, metric.stderr, n_clusters)
     if binary and groups is None and not (aggregate == "macro" and categories):
         p, test = mcnemar(wins, losses, mid=True), "mid-p McNemar"

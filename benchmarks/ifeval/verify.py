@@ -5,8 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from evalsuite.types import Doc, Ratio, Score
-from evalsuite.verify.constraints.ifeval import IFEVAL_IDS as INSTRUCTION_IDS
-from evalsuite.verify.constraints.ifeval import Check, check_rows, followed_both
+from evalsuite.verify.constraints.ifeval import IFEVAL_IDS, Check, check_rows, followed_both
 from evalsuite.verify.constraints.ifeval import tools as tools_for
 from evalsuite.verify.lmeval import as_process_results, micro
 
@@ -44,7 +43,7 @@ def gold_response(doc: Doc) -> str:
 
 def tools() -> Mapping[str, str]:
     """Which language tools answer on this machine, for the scorecard: {"language": "langdetect 1.0.9", …}."""
-    return tools_for(INSTRUCTION_IDS)
+    return tools_for(IFEVAL_IDS)
 
 
 def prompt(doc: Doc) -> str:

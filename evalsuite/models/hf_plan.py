@@ -20,14 +20,14 @@ class Limits:
     """How much is computed at once, in tokens.
 
     A shared stretch keeps its keys and values when that saves `min_saving` tokens or more; `path_tokens` is what the
-    memory for keys and values holds from the root down. Rows shorter than `pack_to` are filled with several units.
+    memory for keys and values holds from the root down. Rows are filled with several units up to one of the lengths `fill_to`.
     `branching` false means one sequence per unit (models that cannot take a tree mask).
     """
 
     batch_tokens: int = 1024
     max_rows: int = 32
     row_tokens: int = 1024
-    pack_to: int = 64
+    fill_to: tuple[int, ...] = (64, 96, 128, 192, 256)
     min_saving: int = 128
     path_tokens: int = 1 << 60
     branching: bool = True
@@ -205,26 +205,42 @@ def _take_reads(node: Node) -> list[Read]:
     return reads
 
 
-def _batches(units: Sequence[Unit], prefix: int, limits: Limits) -> Iterator[Batch]:
-    """Units in rows and rows in batches, longest first: little padding, and running out of memory comes early.
+def _batches(units: Sequence[Unit], prefix: int, limits: Limits) -> Sequence[Batch]:
+    """Units in rows and rows in batches, at the row length that costs least."""
+    if not units:
+        return ()
+    # Chains behind nothing need no mask of ours, and the model's own causal one is faster than filling rows saves.
+    if not prefix and all(unit.is_chain for unit in units):
+        return _packed(units, prefix, limits, limits.fill_to[0], fills=False)
+    return min((_packed(units, prefix, limits, n, fills=True) for n in limits.fill_to), key=_cost)
 
-    The room that a row has left is filled with the largest units that fit, except where every unit is a chain behind
-    nothing: such rows need no mask of ours, and the model's own causal one is faster than a little padding is slow.
+
+def _packed(units: Sequence[Unit], prefix: int, limits: Limits, fill_to: int, *, fills: bool) -> Sequence[Batch]:
+    """Longest units first, so that running out of memory comes early; room in a row goes to the largest that fit.
+
+    Rows are as long as the longest unit of their batch, at least `fill_to`. Without `fills` only units shorter than
+    that share a row.
     """
     rest = sorted(units, key=len)
     sizes = [len(unit) for unit in rest]
-    fills = prefix > 0 or not all(unit.is_chain for unit in units)
+    batches = []
     while rest:
-        width = max(sizes[-1], limits.pack_to)
+        width = max(sizes[-1], fill_to)
         rows: list[list[Unit]] = []
         while rest and len(rows) < limits.max_rows and (not rows or (len(rows) + 1) * width <= limits.batch_tokens):
             row, size = [rest.pop()], sizes.pop()
-            room = width - size if fills or size < limits.pack_to else 0
+            room = width - size if fills or size < fill_to else 0
             while (fit := bisect_right(sizes, room)) > 0:
                 row.append(rest.pop(fit - 1))
                 room -= sizes.pop(fit - 1)
             rows.append(row)
-        yield _batch(rows, prefix)
+        batches.append(_batch(rows, prefix))
+    return batches
+
+
+def _cost(batches: Sequence[Batch]) -> float:
+    """In tokens: those computed, more for long rows (attention), and what starting a forward costs besides."""
+    return sum(batch.n_tokens * (1 + batch.width / 4096) + 32 for batch in batches)
 
 
 def _batch(rows: list[list[Unit]], prefix: int) -> Batch:

@@ -106,8 +106,8 @@ def _difference(forward: Forward, level: str) -> float:
     lines = probe_lines(model, level == "tree")
     plain = dict(_flat(plain_values(model, lines)))
     worst = 0.0
-    for pack_to in (256, 1):
-        limits = Limits(min_saving=1, pack_to=pack_to, branching=level == "tree")
+    for fill_to in (256, 1):
+        limits = Limits(min_saving=1, fill_to=(fill_to,), branching=level == "tree")
         scorer = TreeScorer(forward, KeptStore(0))
         # A context of one document is a stretch of its own for models that cannot branch: both kinds are probed.
         ours = {

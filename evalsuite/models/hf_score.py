@@ -22,7 +22,7 @@ from evalsuite.types import Failed, Likelihoods, LogLikelihood
 LongPrompts = Literal["fail", "left"]
 
 CPU_LIMITS = Limits()
-GPU_LIMITS = Limits(batch_tokens=16_384, max_rows=256, row_tokens=2048, pack_to=512)
+GPU_LIMITS = Limits(batch_tokens=16_384, max_rows=256, row_tokens=2048, fill_to=(256, 512, 1024))
 PLAIN_LOGIT_BYTES = 1 << 30  # the plain level computes the logits of whole batches
 
 

@@ -318,8 +318,11 @@ def test_pickled_weights_open_when_allowed_and_are_not_unpickled(folder: Path) -
     assert checkpoint.n_parameters == 0
 
 
-def test_an_optimizer_state_alone_is_no_weights(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "optimizer.bin")
+@pytest.mark.parametrize(
+    "name", ["optimizer.bin", "adapter_model.bin", "adapter_model.safetensors", "training_args.bin"]
+)
+def test_other_state_alone_is_no_weights(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder / name)
     with pytest.raises(CheckpointError, match="no weights"):
         open_checkpoint(folder, allow_pickle=True)
 

@@ -173,6 +173,12 @@ def test_rows_loaded_by_name_come_through_the_hub_and_then_from_the_cache_withou
     assert json.loads(offline.stdout) == {"some/Data": expected}
     assert (len(hub.log), offline.stderr) == (seen, "")
 
+    # The library takes the newest entry whatever revision is asked for; we take it only when it is that one.
+    for revision, code in ((expected[1], 0), ("0" * 40, 2)):
+        pinned = f"some/Data@{revision}"
+        run = in_fresh_process(RESOLVER, pinned, home=tmp_path / "home", cwd=tmp_path, HF_HUB_OFFLINE="1")
+        assert run.returncode == code, run.stdout
+
 
 def test_every_hub_problem_is_told_apart_in_one_message(hub: Hub, tmp_path: Path) -> None:
     asked = ("gated/x", "auth/x", "boom/x", "busy/x", "no/such", f"some/Data@{'0' * 40}", "some/Data")
@@ -184,6 +190,11 @@ def test_every_hub_problem_is_told_apart_in_one_message(hub: Hub, tmp_path: Path
     for line, dataset, meaning in zip(lines, asked, meanings, strict=False):
         assert dataset.partition("@")[0] in line
         assert meaning in line
+    asked_of = {
+        owner: sum(f"/datasets/{owner}/" in line for line in hub.log) for owner in ("gated", "no", "boom", "busy")
+    }
+    assert (asked_of["gated"], asked_of["no"]) == (1, 1)
+    assert min(asked_of["boom"], asked_of["busy"]) > 1
     assert "HF_TOKEN" in lines[0]
     assert "--data-root DIR" in advice
 

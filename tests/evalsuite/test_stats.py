@@ -178,14 +178,14 @@ def test_mcnemar_gives_the_golden_p_values(wins: int, losses: int, exact: float,
 @settings(max_examples=60, deadline=None)
 def test_exact_mcnemar_equals_the_binomial_test_of_scipy(wins: int, losses: int) -> None:
     expected = scipy_stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
-    assert mcnemar(wins, losses) == pytest.approx(expected, rel=1e-8, abs=1e-300)
+    assert mcnemar(wins, losses) == pytest.approx(expected, rel=1e-8, abs=1e-290)
     assert mcnemar(wins, losses, mid=True) == mcnemar(losses, wins, mid=True) <= mcnemar(wins, losses)
 
 
 @pytest.mark.parametrize("df", [1, 2, 3.5, 7, 26, 56, 1000, 1e5])
 @pytest.mark.parametrize("t", [0.0, 0.01, 0.5, 1.0, 2.0, 5.0, 40.0, 300.0])
 def test_students_t_equals_scipy_far_into_the_tail(t: float, df: float) -> None:
-    assert t_two_sided(t, df) == pytest.approx(2 * scipy_stats.t.sf(t, df), rel=1e-8, abs=1e-300)
+    assert t_two_sided(t, df) == pytest.approx(2 * scipy_stats.t.sf(t, df), rel=1e-8, abs=1e-290)
 
 
 def test_quantiles_equal_scipy_and_the_golden_value() -> None:

@@ -182,7 +182,8 @@ def test_a_hostile_name_reads_the_same_in_rendered_markdown(name: str) -> None:
 def test_a_hostile_name_adds_no_command_to_latex(name: str) -> None:
     def structure(text: str) -> list[str]:
         # What draws a character counts as text: \textbar{}, \_, {[}, {\char34}, $\pm$.
-        drawn = r"\\text(backslash|asciitilde|asciicircum|less|greater|bar|asciigrave)\{\}|\\[{}&%$#_]|\{[][]\}|\{\\char34\}"
+        words = r"\\text(backslash|asciitilde|asciicircum|less|greater|bar|asciigrave)\{\}"
+        drawn = words + r"|\\[{}&%$#_]|\{[][]\}|\{\\char34\}"
         return re.findall(r"\\[a-zA-Z]+|\\\\|[{}$&%#_^~\\]", re.sub(drawn, "", text))
 
     assert structure(write(table(name), "latex")) == structure(write(table("name"), "latex"))
@@ -207,7 +208,7 @@ def test_csv_reads_back_any_name_with_commas_and_quotes() -> None:
     assert rows[1][0] == 'a,"b",c'
 
 
-@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("width", [40, 80, 300])
 def test_a_terminal_gets_no_line_wider_than_it_is(width: int) -> None:
     columns = [Column("checkpoint", "checkpoint", align="left", sticky=True)]
     columns += [Column(f"b{i}", f"benchmark{i}", ("n 1319", "prompt_level_loose_acc"), scale=100) for i in range(12)]
@@ -220,7 +221,7 @@ def test_a_terminal_gets_no_line_wider_than_it_is(width: int) -> None:
     # The name leads every block, cut in the middle: what differs between checkpoints of a run is at the end.
     blocks = sum(line.startswith("checkpoint ") for line in lines)
     assert sum("end" in line and line.startswith("a-long") for line in lines) == blocks >= 1
-    assert (blocks == 1) == (width == 200)
+    assert (blocks == 1) == (width == 300)
 
 
 def test_piped_text_is_never_cut() -> None:

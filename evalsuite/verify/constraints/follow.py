@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from evalsuite.verify.constraints.language_tools import tools
+from evalsuite.verify.constraints.language_tools import backend
 from evalsuite.verify.constraints.loose import loose_texts
 from evalsuite.verify.constraints.registry import Variant
 from evalsuite.verify.constraints.rows import Instruction, read_instructions
@@ -65,8 +65,8 @@ def _read(text: str, ids: Sequence[str], kwargs: Sequence[Mapping[str, Any]], va
 def _strict(text: str, one: Instruction, variant: Variant) -> Check:
     constraint = one.constraint
     why = constraint.objection(text, one.params, variant) if text.strip() else BLANK
-    backend = ", ".join(f"{tool}: {name}" for tool, name in tools([constraint.id]).items()) if constraint.tools else ""
-    return Check(constraint.id, why is None, why or "", backend)
+    answered = ", ".join(f"{tool}: {backend(tool)}" for tool in constraint.tools)
+    return Check(constraint.id, why is None, why or "", answered)
 
 
 def _loose(text: str, instructions: _Instructions, strict: tuple[Check, ...], variant: Variant) -> tuple[Check, ...]:

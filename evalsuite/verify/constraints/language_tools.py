@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evalsuite.verify.constraints.guess_language import guess_language
-from evalsuite.verify.constraints.registry import all_constraints, find_constraint
+from evalsuite.verify.constraints.registry import all_constraints
 from evalsuite.verify.constraints.sentences import split_sentences
 from evalsuite.verify.constraints.words import split_words
 
@@ -31,8 +31,9 @@ LANGUAGE_CHARS = 50_000
 
 def tools(ids: Iterable[str] | None = None) -> dict[str, str]:
     """Tool to backend for the given instruction ids, or for all that are registered: {"sentences": "rules", …}."""
-    chosen = all_constraints().values() if ids is None else [find_constraint(id) for id in ids]
-    return {tool: _backend(tool) for tool in sorted({t for c in chosen for t in c.tools})}
+    known = all_constraints()
+    needed = {tool for id in (known if ids is None else ids) for tool in known[id].tools}
+    return {tool: backend(tool) for tool in sorted(needed)}
 
 
 def fallbacks(ids: Iterable[str] | None = None) -> tuple[str, ...]:
@@ -73,7 +74,8 @@ def language_of(text: str) -> str | None:
 
 
 @cache
-def _backend(tool: str) -> str:
+def backend(tool: str) -> str:
+    """What answers as `sentences`, `words` or `language` on this machine."""
     if tool == "sentences":
         return "punkt" if _has_punkt() else "rules"
     if tool == "language":

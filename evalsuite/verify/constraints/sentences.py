@@ -68,7 +68,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _breaks(text: str) -> Iterator[int]:
-    """Where sentences end, just after the mark: at most one place in every run of text without white space."""
+    """Where sentences end, just after the mark: as a rule at most once in a run of text without white space."""
     for chunk in _CHUNK.finditer(text):
         behind = _NEXT_CHUNK.match(text, chunk.end())
         marks = [mark.end() for mark in _ENDING.finditer(chunk.group())]
@@ -76,6 +76,8 @@ def _breaks(text: str) -> Iterator[int]:
             marks.pop()  # nothing follows it; so "Yes!!" at the end of a text is two sentences, as in punkt
         if not marks:
             continue
+        if marks[0] == 1 < marks[-1]:
+            yield chunk.start() + 1  # punkt overlooks that the marks of "wow !! so" stand together
         last = marks[-1]
         follows = chunk.group()[last : last + 1] or (behind[1] if behind else "")
         if _ends(_TOKEN.findall(chunk.group()[:last]) + _TOKEN.findall(follows)):

@@ -128,7 +128,7 @@ DOC = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(DOC, min_size=1, max_size=12), st.integers(0, 5), st.sampled_from([4000, 20]))
 def test_totals_are_those_of_every_option_alone_whatever_is_cached(docs: list[EncodedDoc], seed: int, kv: int) -> None:
     engine = MadeUpEngine(seed)

@@ -70,7 +70,7 @@ def test_mc2_survives_likelihoods_that_underflow() -> None:
 
 @pytest.mark.parametrize("totals", [[], [math.nan, -1.0], [-math.inf, -math.inf]])
 def test_a_sample_without_usable_likelihoods_fails_instead_of_scoring_zero(totals: list[float]) -> None:
-    with pytest.raises(ValueError, match="probability zero|expected one number"):
+    with pytest.raises(ValueError, match=r"probability zero|expected one number"):
         share_of_true(totals, [1] * len(totals))
 
 

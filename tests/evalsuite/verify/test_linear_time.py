@@ -1,10 +1,8 @@
-"""No text verifier slows down, or raises, on what a degenerate policy writes.
-
-Time is CPU time of this process, the least of three runs, so that a busy machine does not decide.
-"""
+"""No text verifier slows down, or raises, on what a degenerate policy writes. Time is CPU time of this process."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import time
 from collections.abc import Callable
@@ -65,27 +63,39 @@ GRADERS: dict[str, Callable[[str], object]] = {
 }
 
 
-def seconds(grader: Callable[[str], object], response: str) -> float:
+def seconds(grader: Callable[[str], object], response: str, limit: float) -> float:
+    """CPU seconds of one call, the least of three when the first is above the limit."""
     best = float("inf")
     for _ in range(3):
         gc.collect()
         start = time.process_time()
         grader(response)
         best = min(best, time.process_time() - start)
+        if best <= limit:
+            break
     return best
 
 
+def slow(response: str, limit: float) -> dict[str, float]:
+    times = {name: seconds(grader, response, limit) for name, grader in GRADERS.items()}
+    return {name: taken for name, taken in times.items() if taken > limit}
+
+
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
+def test_a_line_of_200_000_characters_takes_a_moment(line: str) -> None:
+    # The goal is 50 ms on an idle core (the slowest is near 30); a busy machine doubles CPU time. Quadratic is seconds.
+    assert not slow((line * (200_000 // len(line) + 1))[:200_000], limit=0.1)
+
+
+@pytest.mark.parametrize("line", ["a", "answer: ", "digit 1,", "\\sqrt[", "anſwer iſ "])
 def test_a_line_of_a_megabyte_takes_less_than_half_a_second(line: str) -> None:
-    response = (line * (1_000_000 // len(line) + 1))[:1_000_000]
-    slow = {name: t for name, grader in GRADERS.items() if (t := seconds(grader, response)) > 0.5}
-    assert not slow
+    assert not slow((line * (1_000_000 // len(line) + 1))[:1_000_000], limit=0.5)
 
 
 def test_every_bbh_task_reads_a_long_line_in_linear_time() -> None:
     response = "answer: x?" * 20_000
     for task in BBH_TASKS:
-        assert seconds(lambda s, task=task: bbh.ladder(s, task), response) < 0.1, task
+        assert seconds(functools.partial(bbh.ladder, task=task), response, 0.1) < 0.1, task
 
 
 def test_graders_never_raise_on_any_character() -> None:

@@ -48,7 +48,7 @@ def test_an_answer_too_long_for_sympy_is_compared_as_text_only() -> None:
 
 
 def test_a_solution_without_a_box_is_a_broken_row() -> None:
-    with pytest.raises(ValueError, match="no .boxed answer"):
+    with pytest.raises(ValueError, match=r"no .boxed answer"):
         gold_answer("It is five.")
 
 

@@ -1,4 +1,4 @@
-"""Text comparison against its definitions: HF's exact match, and the plain regexes that the linear searches stand for."""
+"""Text comparison against its definitions: HF's exact match, and the plain regexes behind the linear searches."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def test_the_rules_follow_punkts_algorithm_on_made_up_prose() -> None:
     rng = random.Random(0)
     parts = (
         "The the dog Smith J. B. p.m. U.S. e.g. etc. Dr. isn't. 3. 3.14 1.) (a.m.) \"Go! wait... What? no.) [x]. 'tis. "
-        "**B.** end. end.” Inc.: so; yes! - -- ok?! x." + " \n"
+        "**B.** end. end.” Inc.: so; yes! - -- ok?! x. !! !!!a' .) ?" + " \n"
     ).split(" ")
     texts = [" ".join(rng.choices(parts, k=12)) for _ in range(4000)]
     same = [split_sentences(t) == [s.strip() for s in punkt.tokenize(t)] for t in texts]  # type: ignore[attr-defined]
@@ -142,10 +143,10 @@ def test_the_backends_are_named_and_a_fall_back_comes_with_what_to_type(monkeypa
     assert tools(["punctuation:no_comma"]) == {}
     assert tools(IFEVAL_IDS)["language"].startswith("langdetect 1.")
     monkeypatch.setattr(language_tools, "_has_punkt", lambda: False)
-    language_tools._backend.cache_clear()
+    language_tools.backend.cache_clear()
     assert tools(IFEVAL_IDS)["sentences"] == "rules"
     assert [f.partition(";")[0] for f in fallbacks(IFEVAL_IDS)] == ["nltk's punkt_tab data are absent"]
-    language_tools._backend.cache_clear()
+    language_tools.backend.cache_clear()
 
 
 def test_importing_the_constraints_loads_no_language_package() -> None:
@@ -154,3 +155,22 @@ def test_importing_the_constraints_loads_no_language_package() -> None:
         "assert not {'nltk', 'langdetect', 'numpy', 'lm_eval', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_punkt_answers_where_its_data_are_found(tmp_path: Path) -> None:
+    """Data made of our word lists, in the layout of punkt_tab: what nltk reads, though not what it was trained to."""
+    folder = tmp_path / "tokenizers" / "punkt_tab" / "english"
+    folder.mkdir(parents=True)
+    (folder / "abbrev_types.txt").write_text("\n".join(ABBREVIATIONS))
+    (folder / "sent_starters.txt").write_text("\n".join(OPENERS))
+    (folder / "collocations.tab").write_text("##number##\tinc")
+    (folder / "ortho_context.tab").write_text("the\t46")
+    code = (
+        "from evalsuite.verify.constraints import fallbacks, tools, followed\n"
+        "asked = {'num_sentences': 2, 'relation': 'at least'}\n"
+        "check, = followed('So it is. Dr. Who?', ['length_constraints:number_sentences'], [asked], mode='strict')\n"
+        "assert check.ok and check.backend == 'sentences: punkt', check\n"
+        "assert tools()['sentences'] == 'punkt' and not fallbacks()"
+    )
+    environment = {**os.environ, "NLTK_DATA": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

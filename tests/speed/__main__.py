@@ -1,0 +1,127 @@
+"""`make bench`: measures every workload against the named peer in one run and writes results/SPEED.md and speed.json.
+
+`python -m tests.speed --only w1,w6 --scale 0.2` measures a part of it and writes nothing unless --write is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from evalsuite.provenance import git_commit, versions
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results"
+WORKLOADS = ("w1_options", "w2_mmlu", "w3_vllm", "w4_generation", "w6_overhead", "w7_startup")
+COLUMNS = ("name", "peer", "unit", "ours", "theirs", "ratio", "goal", "command")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help="workloads by the start of their name, separated by commas")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the full size")
+    parser.add_argument("--write", action="store_true", help="write the results of a partial run too")
+    options = parser.parse_args()
+    chosen = [w for w in WORKLOADS if not options.only or w.startswith(tuple(options.only.split(",")))]
+    rows, skipped = [], []
+    for name in chosen:
+        try:
+            found = measure(name, options.scale)
+        except Exception as error:
+            skipped.append(f"{name}: {error}")
+            print(skipped[-1], file=sys.stderr, flush=True)
+            continue
+        for row in found:
+            print(line(row), flush=True)
+        rows += found
+    if options.write or (not options.only and options.scale == 1.0):
+        write(rows, skipped, options.scale)
+    return 1 if skipped else 0
+
+
+def measure(workload: str, scale: float) -> list[dict[str, Any]]:
+    """The workload's rows, measured in a process of its own, so that no workload warms up or slows another."""
+    program = (
+        "import json, sys, importlib\n"
+        "rows = importlib.import_module(sys.argv[1]).run(float(sys.argv[2]))\n"
+        "open(sys.argv[3], 'w').write(json.dumps(rows))"
+    )
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        done = subprocess.run(
+            [sys.executable, "-c", program, f"tests.speed.{workload}", str(scale), out.name],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError((done.stderr.strip() or "no message").splitlines()[-1])
+        rows: list[dict[str, Any]] = json.loads(Path(out.name).read_text())
+    return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    mark = "ok  " if row["ratio"] >= row["goal"] else "LOW "
+    numbers = f"goal {row['goal']}×; {row['ours']} against {row['theirs']} {row['unit']}"
+    return f"{mark}{row['name']}: {row['ratio']}× ({numbers})"
+
+
+def write(rows: list[dict[str, Any]], skipped: list[str], scale: float) -> None:
+    """results/speed.json (the rows) and results/SPEED.md (the same for people, with machine and versions)."""
+    (RESULTS / "speed.json").write_text(json.dumps([{k: r[k] for k in COLUMNS} for r in rows], indent=1) + "\n")
+    found = versions("vllm")
+    text = [
+        "# Speed",
+        "",
+        "Ratios against the tool people use today, both sides taken in one run on one machine, on the same data,",
+        "model and dtype. CPU-seconds with one thread unless the unit says otherwise; more than 1 means that evalsuite",
+        "is faster.",
+        "",
+        f"`make bench` on {date.today().isoformat()}, {_machine()}, scale {scale}, commit {git_commit() or 'unknown'}.",
+        ", ".join(f"{k} {v}" for k, v in found.items()) + ".",
+        "",
+        "| workload | ours | theirs | ratio | goal | unit | peer |",
+        "|---|---:|---:|---:|---:|---|---|",
+        *(
+            f"| {r['name']} | {r['ours']} | {r['theirs']} | **{r['ratio']}×** | {r['goal']}× "
+            f"| {r['unit']} | {r['peer']} |"
+            for r in rows
+        ),
+        "",
+        "Equality and sizes:",
+        "",
+        *(f"- {r['name']}: {r.get('note', '')}{_equality(r)}" for r in rows),
+        *(["", "Not measured:", "", *(f"- {s}" for s in skipped)] if skipped else []),
+    ]
+    (RESULTS / "SPEED.md").write_text("\n".join(text) + "\n")
+
+
+def _equality(row: dict[str, Any]) -> str:
+    equality = row.get("equality")
+    if not equality:
+        return ""
+    shown = ", ".join(f"{k} {v}" for k, v in equality.items()) if isinstance(equality, dict) else equality
+    return f"; {shown}"
+
+
+def _machine() -> str:
+    model = next(
+        (li.split(":")[1].strip() for li in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in li),
+        platform.machine(),
+    )
+    return f"{model}, {len(os.sched_getaffinity(0))} cores"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
