@@ -6,10 +6,10 @@ import json
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 
-from evalsuite.collect import engine_of
 from evalsuite.errors import UsageError
 from evalsuite.scorecard import Result, Scorecard
 from evalsuite.stats import Paired, average_difference, holm, macro_stderr, mean_stderr, paired
+from evalsuite.tables.collect import engine_of
 
 ALPHA = 0.05
 

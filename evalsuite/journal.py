@@ -232,9 +232,7 @@ def _read_segment(path: Path, say: Callable[[str], None]) -> _Segment | None:
         # Written by a process that was killed in the middle of a line. We hold the lock, so nobody else is writing.
         keep = data.rfind(b"\n") + 1
         torn = path.name
-        say(
-            f"{path}: the last line was cut off by a crash; removed {len(data) - keep} bytes, it is asked again"
-        )
+        say(f"{path}: the last line was cut off by a crash; removed {len(data) - keep} bytes, it is asked again")
         os.truncate(path, keep)
         data = data[:keep]
     lines = data.split(b"\n")[:-1]

@@ -202,6 +202,7 @@ def _card(job: Job, results: Sequence[Result], scoring: Mapping[str, Any]) -> Sc
         "command": job.command,
         "engine": job.engine.fingerprint() | {"reason": job.engine.reason},
         "environment": scoring,
+        "grading_tools": {b.name: tools for b in job.columns.values() if (tools := _tools(b))},
         "seed": job.seed,
         "limit": job.limit,
         "versions": provenance.versions(job.engine.name),
@@ -210,6 +211,12 @@ def _card(job: Job, results: Sequence[Result], scoring: Mapping[str, Any]) -> Sc
     }
     average = sum(cast("float", v) for v in values) / len(values) if complete else None
     return Scorecard(job.checkpoint, suite, tuple(results), average, facts)
+
+
+def _tools(benchmark: Benchmark) -> dict[str, str]:
+    """Which of several interchangeable tools a verifier found on this machine (sentence splitter, language guesser)."""
+    found = getattr(benchmark.module, "tools", None)
+    return dict(found()) if found else {}
 
 
 def _plain(name: str) -> str:

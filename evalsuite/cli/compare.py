@@ -44,11 +44,11 @@ def command(
     out: Path | None,
 ) -> None:
     """Compare the scorecards of A and B on the samples they share: B − A, interval, flips and p-value by benchmark."""
-    from evalsuite import compare_table
-    from evalsuite.collect import find_cards
     from evalsuite.compare import compare, to_json
     from evalsuite.reference import find_reference, pick, read_published, read_tolerances
+    from evalsuite.tables import compare as compare_table
     from evalsuite.tables import print_table, print_text, table_format
+    from evalsuite.tables.collect import find_cards
 
     if (second is None) == (model is None):
         raise click.UsageError("expected a second scorecard B, or --reference MODEL, and not both")

@@ -43,7 +43,7 @@ def command(engine: str | None, data_roots: tuple[str, ...], results: Path, as_j
     report = diagnose(find_roots(data_roots), results)
     failure = None
     if engine is not None:
-        from evalsuite.doctor_engine import try_engine
+        from evalsuite.doctor.engine import try_engine
 
         try:
             report["tried"] = try_engine(engine)

@@ -41,10 +41,10 @@ def command(
 
     The best of each column, and what is not proven worse than it, is bold.
     """
-    from evalsuite.collect import collect, select
-    from evalsuite.leaderboard import home_suite, table
     from evalsuite.reference import find_reference, pick, read_published
     from evalsuite.tables import print_table, table_format
+    from evalsuite.tables.collect import collect, select
+    from evalsuite.tables.leaderboard import home_suite, table
 
     chosen = table_format(form, out)
     collected = collect(folder, skip_broken=skip_broken)

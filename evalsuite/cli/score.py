@@ -14,6 +14,8 @@ from evalsuite.cli.options import comma_list, complete_benchmarks, complete_suit
 if TYPE_CHECKING:
     from evalsuite.score import Job
 
+TEMPLATE_DATE = "2024-07-26"  # what Llama 3's own template prints when it is told no date
+
 EPILOG = """\b
 Examples:
   evalsuite score ckpt/
@@ -104,8 +106,8 @@ def command(**options: Any) -> None:
     if options["as_json"]:
         click.echo(to_json(card), nl=False)
     else:
-        from evalsuite.leaderboard import card_table
         from evalsuite.tables import print_table
+        from evalsuite.tables.leaderboard import card_table
 
         print_table(card_table(card))
     print(f"scorecard: {job.scorecard}", file=sys.stderr)
@@ -199,11 +201,14 @@ def _local_engine(options: Mapping[str, Any], checkpoint: Any, chat: bool) -> tu
 
 def _template(folder: Path, override: str | None, chat: bool) -> Any:
     """The chat template; None where there is none and no benchmark needs one."""
+    from datetime import datetime
+
     from evalsuite.errors import CheckpointError
     from evalsuite.models.chat import ChatTemplate
 
     try:
-        return ChatTemplate.from_checkpoint(folder, override)
+        # A template that prints today's date would ask other questions tomorrow, and a resumed run would start over.
+        return ChatTemplate.from_checkpoint(folder, override, now=datetime.fromisoformat(TEMPLATE_DATE))
     except CheckpointError:
         if chat or override:
             raise

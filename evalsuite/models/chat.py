@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from evalsuite.checkpoint_files import read_json
+from evalsuite.checkpoint.files import read_json
 from evalsuite.errors import CheckpointError, did_you_mean
 from evalsuite.models.tokens import special_tokens
 from evalsuite.types import Message

@@ -8,7 +8,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Literal
 
-from evalsuite.checkpoint_files import read_json
+from evalsuite.checkpoint.files import read_json
 from evalsuite.models.tokens import Loaded, load_tokens
 from evalsuite.types import Failed, LoglikRequest, Prompt
 

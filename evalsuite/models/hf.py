@@ -88,9 +88,7 @@ class HFModel:
         from evalsuite.models.hf_generate import Generator
 
         slots = 1 if self.deterministic else self.slots
-        generator = Generator(
-            self._loaded(), self.encoder, max_length=self.max_length, slots=slots, device=self.device
-        )
+        generator = Generator(self._loaded(), self.encoder, max_length=self.max_length, slots=slots, device=self.device)
         yield from generator.generate(requests, wanted)
 
     def loglikelihood(
@@ -189,7 +187,9 @@ def _load(folder: Path, dtype: torch.dtype | str, device: torch.device, allow_pi
         model = _from_pretrained(folder, options)
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         said = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{folder}: the model cannot be loaded ({said}); look at it with: evalsuite check") from error
+        raise CheckpointError(
+            f"{folder}: the model cannot be loaded ({said}); look at it with: evalsuite check"
+        ) from error
     return model.eval().requires_grad_(False).to(device)
 
 

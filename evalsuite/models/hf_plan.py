@@ -19,9 +19,9 @@ from evalsuite.models.hf_trie import Line, Node, Read, Tokens, build_trie
 class Limits:
     """How much is computed at once, in tokens.
 
-    A shared stretch keeps its keys and values when that saves `min_saving` tokens or more; `path_tokens` is what the
-    memory for keys and values holds from the root down. Rows are filled with several units up to one of the lengths `fill_to`.
-    `branching` false means one sequence per unit (models that cannot take a tree mask).
+    A shared stretch of `min_stretch` tokens or more keeps its keys and values when that saves `min_saving` tokens or
+    more; `path_tokens` is what the memory for keys and values holds from the root down. Rows are filled with several units up to one of the lengths `fill_to`.
+    `branching` false means one sequence per row (models that cannot take a tree mask).
     """
 
     batch_tokens: int = 1024
@@ -29,6 +29,7 @@ class Limits:
     row_tokens: int = 1024
     fill_to: tuple[int, ...] = (64, 96, 128, 192, 256)
     min_saving: int = 128
+    min_stretch: int = 1
     path_tokens: int = 1 << 60
     branching: bool = True
 
@@ -163,7 +164,8 @@ def _place(trie: Node, root: Segment, limits: Limits) -> Iterable[tuple[Segment,
             units[id(segment)].append(_unit(node, above, segment.stop))
             continue
         parts = node.contexts if node.contexts > 1 else len(node.children)
-        if (parts - 1) * n_carried >= limits.min_saving and node.stop <= limits.path_tokens:
+        saves = n_carried >= limits.min_stretch and (parts - 1) * n_carried >= limits.min_saving
+        if saves and node.stop <= limits.path_tokens:
             tokens = np.concatenate([n.tokens for n in carried])
             reads = [r._replace(at=r.at - segment.stop) for n in carried for r in _take_reads(n)]
             child = Segment(tokens, segment.stop, reads)
@@ -209,6 +211,8 @@ def _batches(units: Sequence[Unit], prefix: int, limits: Limits) -> Sequence[Bat
     """Units in rows and rows in batches, at the row length that costs least."""
     if not units:
         return ()
+    if not limits.branching:
+        return _packed(units, prefix, limits, 1, fills=False)
     # Chains behind nothing need no mask of ours, and the model's own causal one is faster than filling rows saves.
     if not prefix and all(unit.is_chain for unit in units):
         return _packed(units, prefix, limits, limits.fill_to[0], fills=False)

@@ -18,6 +18,7 @@ from evalsuite.models.hf_trie import Line
 
 Level = Literal["tree", "prefix-copy", "plain"]
 
+SHARING: tuple[Level, ...] = ("tree", "prefix-copy")
 TOLERANCE = 1e-4  # of one token's log-probability, float32
 TOLERANCE_HALF = 0.05  # bfloat16 and float16
 CROSSED_WINDOW = 256  # windows up to this size are crossed by the probe; longer ones are the sentinel's
@@ -35,7 +36,7 @@ class Choice:
 def choose_level(model: Any) -> Choice:
     """The first of tree and prefix-copy that agrees with plain on three documents of three options behind a prefix."""
     why_not: dict[str, str] = {}
-    for level in ("tree", "prefix-copy"):
+    for level in SHARING:
         try:
             forward = _forward(level, model)
             difference = _difference(forward, level)
@@ -49,6 +50,14 @@ def choose_level(model: Any) -> Choice:
             return Choice(level, forward, why_not)
         why_not[level] = f"differs from plain by {difference:.2g} per token"
     return Choice("plain", None, why_not)
+
+
+def level_limits(limits: Limits, level: Level) -> Limits:
+    """The limits as a level needs them."""
+    if level == "tree":
+        return limits
+    # The convolutions of recurrent layers lose their past when they go on with fewer tokens than their kernel is long.
+    return replace(limits, branching=False, min_stretch=max(16, limits.min_stretch))
 
 
 def agrees(model: Any, difference: float, noise: float = 0.0) -> bool:
@@ -73,7 +82,7 @@ def most_different(plain: dict[tuple[int, int], float], ours: dict[tuple[int, in
     return max(differences) if all(d == d for d in differences) else float("nan")
 
 
-def probe_lines(model: Any, branching: bool) -> list[Line]:
+def probe_lines(model: Any) -> list[Line]:
     """Three documents of three options of 1 to 4 tokens behind a common prefix; drawn once and for all."""
     config = model.config.get_text_config(decoder=True)
     n_vocabulary = int(model.get_input_embeddings().weight.shape[0])
@@ -95,21 +104,20 @@ def probe_lines(model: Any, branching: bool) -> list[Line]:
     return lines
 
 
-def _forward(level: str, model: Any) -> Forward:
+def _forward(level: Level, model: Any) -> Forward:
     head = Head(model)
     return TreeForward(head, TreeMasks.of(model)) if level == "tree" else CopyForward(head)
 
 
-def _difference(forward: Forward, level: str) -> float:
+def _difference(forward: Forward, level: Level) -> float:
     """How far a level is from plain on the probe, with every document in one row and with one per row."""
     model = forward.head.model
-    lines = probe_lines(model, level == "tree")
+    lines = probe_lines(model)
     plain = dict(_flat(plain_values(model, lines)))
     worst = 0.0
     for fill_to in (256, 1):
-        limits = Limits(min_saving=1, fill_to=(fill_to,), branching=level == "tree")
+        limits = level_limits(Limits(min_saving=1, fill_to=(fill_to,)), level)
         scorer = TreeScorer(forward, KeptStore(0))
-        # A context of one document is a stretch of its own for models that cannot branch: both kinds are probed.
         ours = {
             (found.doc, slot): value
             for found in scorer.score(make_plan(lines, limits), range(3))

@@ -14,7 +14,7 @@ from evalsuite.errors import EngineCrash
 from evalsuite.models.encoding import EncodedDoc
 from evalsuite.models.hf_plain import plain_values
 from evalsuite.models.hf_plan import Limits, Plan, make_plan
-from evalsuite.models.hf_probe import Choice, Level, agrees, choose_level, most_different, plain_noise
+from evalsuite.models.hf_probe import Choice, Level, agrees, choose_level, level_limits, most_different, plain_noise
 from evalsuite.models.hf_tree import DocValues, KeptStore, TreeScorer
 from evalsuite.models.hf_trie import Line
 from evalsuite.types import Failed, Likelihoods, LogLikelihood
@@ -59,9 +59,8 @@ class LikelihoodScorer:
         self.store = KeptStore(kv_budget)
         self.scorer = TreeScorer(self.choice.forward, self.store) if self.choice.forward else None
         limits = limits or (GPU_LIMITS if model.device.type == "cuda" else CPU_LIMITS)
-        self.limits = replace(
-            limits, branching=self.choice.level == "tree", path_tokens=kv_budget // _token_bytes(model)
-        )
+        limits = replace(limits, path_tokens=kv_budget // _token_bytes(model))
+        self.limits = level_limits(limits, self.choice.level)
         self.n_vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self.notes: list[str] = []
         self._bad_in_a_row = 0

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from evalsuite.checkpoint_files import read_json
+from evalsuite.checkpoint.files import read_json
 from evalsuite.errors import CheckpointError, UsageError, did_you_mean
 from evalsuite.models.child import ChildModel
 from evalsuite.models.encoding import model_window

@@ -20,8 +20,8 @@ from evalsuite.harness import datasets_of, documents
 from evalsuite.models import EngineSpec
 from evalsuite.models.chat import ChatTemplate
 from evalsuite.models.fake import FakeModel
-from evalsuite.scorecard import CheckpointRef, Result
 from evalsuite.score import Job
+from evalsuite.scorecard import CheckpointRef, Result
 from evalsuite.suite import adhoc_suite
 from evalsuite.types import LogLikelihood
 from tests.tiny import Shape, make_checkpoint

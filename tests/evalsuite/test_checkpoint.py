@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalsuite import filefacts
 from evalsuite.checkpoint import Checkpoint, open_checkpoint
+from evalsuite.checkpoint import memory as filefacts
+from evalsuite.checkpoint.weights import examine_weights, read_tensors
 from evalsuite.errors import CheckpointError
-from evalsuite.weights import examine_weights, read_tensors
 from tests.tiny import Shape, make_checkpoint, make_model
 
 Damage = Callable[[Path], object]

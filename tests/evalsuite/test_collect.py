@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from evalsuite.collect import collect, find_cards, select
 from evalsuite.errors import UsageError
 from evalsuite.scorecard import Scorecard, read, write
+from evalsuite.tables.collect import collect, find_cards, select
 from tests.evalsuite.cards import make_card, make_result
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from evalsuite.__main__ import main
 from evalsuite.compare import compare, to_json
-from evalsuite.compare_table import table
 from evalsuite.errors import UsageError
 from evalsuite.scorecard import Scorecard, write
 from evalsuite.stats import mcnemar
 from evalsuite.tables import write as written
+from evalsuite.tables.compare import table
 from tests.evalsuite.cards import flips, make_card, make_result
 
 REPOSITORY = Path(__file__).parents[2]

@@ -29,8 +29,8 @@ from evalsuite.data import (
     sample_ids,
     translate,
 )
-from evalsuite.data_facts import content_digest
-from evalsuite.data_folder import read_folder, split_files
+from evalsuite.data.facts import content_digest
+from evalsuite.data.folder import read_folder, split_files
 from evalsuite.errors import DataError
 from tests.hub import write_repo
 
@@ -433,7 +433,7 @@ def test_the_digest_depends_on_content_names_and_the_readme_and_on_nothing_else(
 def test_the_hash_of_a_large_file_is_remembered_until_its_time_or_size_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
 ) -> None:
-    monkeypatch.setattr("evalsuite.data_facts.LARGE", 3)
+    monkeypatch.setattr("evalsuite.data.facts.LARGE", 3)
     file = tmp_path / "large.bin"
     file.write_bytes(b"12345")
     content_digest(tmp_path, [file], b"")
@@ -455,7 +455,7 @@ def test_facts_are_worked_out_once_per_content_and_a_torn_memory_is_no_harm(
     (memory,) = Path(str(found.cache_dir)).glob("evalsuite-facts.json")
     memory.write_text(memory.read_text()[:20])
     assert resolve(root, spec) == [found]
-    monkeypatch.setattr("evalsuite.data_facts._scan", None)  # would raise if it were called again
+    monkeypatch.setattr("evalsuite.data.facts._scan", None)  # would raise if it were called again
     assert resolve(root, spec) == [found]
 
 

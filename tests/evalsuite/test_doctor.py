@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from evalsuite import doctor, doctor_engine, models
+from evalsuite import doctor, models
 from evalsuite.__main__ import main
 from evalsuite.cli.doctor import lines
-from evalsuite.doctor_data import data_problems, data_state
-from evalsuite.doctor_sandbox import landlock_abi, sandbox
+from evalsuite.doctor import engine as doctor_engine
+from evalsuite.doctor.data import data_problems, data_state
+from evalsuite.doctor.sandbox import landlock_abi, sandbox
 from evalsuite.errors import EngineError
 from evalsuite.models.fake import FakeModel
 from evalsuite.models.vllm_install import vllm_status

@@ -10,11 +10,11 @@ import pytest
 
 from evalsuite.__main__ import main
 from evalsuite.errors import UsageError
-from evalsuite.leaderboard import card_table, home_suite, table
 from evalsuite.reference import Published, pick
 from evalsuite.scorecard import Metric, write
 from evalsuite.tables import Cell, Table
 from evalsuite.tables import write as written
+from evalsuite.tables.leaderboard import card_table, home_suite, table
 from tests.evalsuite.cards import flips, make_card, make_result
 
 

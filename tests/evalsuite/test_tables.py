@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from evalsuite.errors import UsageError
 from evalsuite.tables import FORMATS, Cell, Column, Format, Row, Table, print_table, score_text, table_format, write
-from evalsuite.tables_terminal import display_width
+from evalsuite.tables.terminal import display_width
 
 ALL: tuple[Format, ...] = FORMATS  # type: ignore[assignment]
 HOSTILE = (

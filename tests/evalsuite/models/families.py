@@ -55,7 +55,12 @@ TREE: dict[str, dict[str, Any]] = {
     "gpt2": _GPT,
     "gpt_neox": _DIMS,
     "opt": {**_DIMS, "ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3},
-    "falcon": {**_DIMS, "alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2},
+    "falcon": {
+        **{k: v for k, v in _DIMS.items() if k != "head_dim"},
+        "alibi": False,
+        "new_decoder_architecture": True,
+        "num_kv_heads": 2,
+    },
     "gptj": {**_GPT, "rotary_dim": 4},
     "gpt_oss": {**_DIMS, **_MIXED, **_EXPERTS},
 }

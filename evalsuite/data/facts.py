@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from evalsuite.checkpoint.memory import LARGE, RACY_S, cache_folder
 from evalsuite.errors import DataError
-from evalsuite.filefacts import LARGE, RACY_S, cache_folder
 
 SCHEMA = 1
 

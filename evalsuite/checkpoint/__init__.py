@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalsuite.checkpoint_files import Files, find_files, read_json
+from evalsuite.checkpoint.memory import facts
+from evalsuite.checkpoint.files import Files, find_files, read_json
+from evalsuite.checkpoint.weights import FileFacts, Tensor, examine_bytes, examine_weights, read_tensors
 from evalsuite.errors import CheckpointError
-from evalsuite.filefacts import facts
-from evalsuite.weights import FileFacts, Tensor, examine_bytes, examine_weights, read_tensors
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 

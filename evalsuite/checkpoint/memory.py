@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from evalsuite.checkpoint.weights import FileFacts
 from evalsuite.errors import CheckpointError
-from evalsuite.weights import FileFacts
 
 LARGE = 64 << 20  # bytes; below this reading again is cheaper than explaining a stale answer
 SCHEMA = 1  # raise it when the scan finds more than it did

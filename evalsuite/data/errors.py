@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from evalsuite.checkpoint.memory import cache_folder
 from evalsuite.errors import DataError
-from evalsuite.filefacts import cache_folder
 
 if TYPE_CHECKING:
     from evalsuite.data import DatasetSpec

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from evalsuite.cells import UNCONFIRMED, Notes, rates, score_cell
-from evalsuite.collect import engine_of
 from evalsuite.compare import ALPHA, Compared, Comparison
 from evalsuite.errors import UsageError
 from evalsuite.reference import AVERAGE, Judgement, Published, Tolerance, incomplete, judge
 from evalsuite.scorecard import Result, Scorecard
 from evalsuite.stats import Paired
 from evalsuite.tables import ABSENT, Cell, Column, Row, Table, score_text
+from evalsuite.tables.cells import UNCONFIRMED, Notes, rates, score_cell
+from evalsuite.tables.collect import engine_of
 
 BETTER = f"the side that is proven better (paired test, Holm over the benchmarks, {ALPHA})"
 

@@ -97,11 +97,11 @@ class Table:
 def write(table: Table, form: Format, *, width: int | None = None) -> str:
     """The table as text that ends in a newline. `width` is that of a terminal with colours; None gives plain text."""
     if form == "terminal":
-        from evalsuite.tables_terminal import plain, styled
+        from evalsuite.tables.terminal import plain, styled
 
         return plain(table.shown()) if width is None else styled(table.shown(), width)
     if form == "html":
-        from evalsuite.tables_html import html
+        from evalsuite.tables.html import html
 
         return html(table.shown())
     if form == "csv":
@@ -109,7 +109,7 @@ def write(table: Table, form: Format, *, width: int | None = None) -> str:
     if form == "json":
         return _json(table)
     if form == "latex":
-        from evalsuite.tables_latex import latex
+        from evalsuite.tables.latex import latex
 
         return latex(table.shown())
     return _markdown(table.shown())

@@ -7,15 +7,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from evalsuite.cells import PARTIAL, REPORTED, UNCONFIRMED, Notes, average_cell, score_cell
-from evalsuite.cells import card_table as card_table
-from evalsuite.collect import engine_of
 from evalsuite.compare import compare_results
 from evalsuite.errors import UsageError
 from evalsuite.reference import AVERAGE, Published, incomplete
 from evalsuite.scorecard import Result, Scorecard, SuiteRef
 from evalsuite.stats import Paired, average_difference, holm
 from evalsuite.tables import Cell, Column, Row, Table, score_text
+from evalsuite.tables.cells import PARTIAL, REPORTED, UNCONFIRMED, Notes, average_cell, score_cell
+from evalsuite.tables.cells import card_table as card_table
+from evalsuite.tables.collect import engine_of
 
 ALPHA = 0.05
 OVERLAP = 0.99  # share of the column's samples that a row needs to be compared with the others

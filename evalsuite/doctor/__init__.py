@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from evalsuite import __version__
-from evalsuite.data_hub import hub_is_forbidden
-from evalsuite.doctor_data import data_problems, data_state
-from evalsuite.doctor_sandbox import sandbox
-from evalsuite.filefacts import cache_folder
+from evalsuite.checkpoint.memory import cache_folder
+from evalsuite.data.hub import hub_is_forbidden
+from evalsuite.doctor.data import data_problems, data_state
+from evalsuite.doctor.sandbox import sandbox
 from evalsuite.models import BUILT_IN, gpu_is_visible, known_engines
 from evalsuite.models.cores import usable_cores
 from evalsuite.provenance import git_commit
