@@ -136,7 +136,7 @@ def _cases(benchmark: Benchmark) -> tuple[int, list[str]]:
             f"{path}: is missing; give hand-written responses and their scores"
         ]
     problems = []
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     for number, line in enumerate(lines, 1):
         try:
             case = json.loads(line)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import groupby
@@ -62,9 +63,10 @@ def _spec(benchmark: Benchmark, task: TaskFile) -> DatasetSpec:
     )
 
 
-def load_tasks(benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved]) -> list[Any]:
+def load_tasks(benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved], *, shots: bool = True) -> list[Any]:
     """lm-eval's task objects of a benchmark, in the order of its YAML, reading the resolved data.
 
+    Without `shots` the few-shot examples are left out: enough to grade, and possible where only a part of the data is.
     Raises DataError when the data cannot be loaded and BenchmarkError when lm-eval refuses the YAML.
     """
     _quiet()
@@ -72,9 +74,10 @@ def load_tasks(benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved]) -
 
     # The default index would cost 26 s of every start.
     manager = TaskManager(include_path=[str(benchmark.folder)], include_defaults=False)
-    wanted = [_override(benchmark, task, resolved) for task in benchmark.tasks]
+    wanted = [_override(benchmark, task, resolved, shots) for task in benchmark.tasks]
     try:
-        loaded = manager.load([{"group": f"{benchmark.name}:resolved", "task": wanted}])["tasks"]
+        with _datasets_loaded_once():
+            loaded = manager.load([{"group": f"{benchmark.name}:resolved", "task": wanted}])["tasks"]
     except (DataError, BenchmarkError):
         raise
     except Exception as error:
@@ -94,20 +97,40 @@ def indexed_names(folder: Path) -> set[str]:
     return set(TaskManager(include_path=[str(folder)], include_defaults=False).all_tasks)
 
 
-def _override(benchmark: Benchmark, task: TaskFile, resolved: Mapping[DatasetSpec, Resolved]) -> dict[str, Any]:
+def _override(
+    benchmark: Benchmark, task: TaskFile, resolved: Mapping[DatasetSpec, Resolved], shots: bool
+) -> dict[str, Any]:
     # A group's inline entry inherits the registered YAML; an inline task by itself would not.
     entry: dict[str, Any] = {"task": task.name}
+    if not shots:
+        entry |= {"num_fewshot": 0, "fewshot_config": {}}
     if task.dataset:
         found = resolved[_spec(benchmark, task)]
         entry["dataset_path"] = found.path
-        kwargs = dict(task.config.get("dataset_kwargs") or {})
-        if found.cache_dir:
-            kwargs["cache_dir"] = found.cache_dir
-        if found.origin == "hub" and found.spec.revision:
-            kwargs["revision"] = found.spec.revision
+        kwargs = {**(task.config.get("dataset_kwargs") or {}), **found.dataset_kwargs}
         if kwargs:
             entry["dataset_kwargs"] = kwargs
     return entry
+
+
+@contextmanager
+def _datasets_loaded_once() -> Iterator[None]:
+    """The 57 subtasks of one dataset load it 57 times; here once. Nothing writes to the rows, so they can be shared."""
+    import datasets
+
+    plain, known = datasets.load_dataset, {}
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        key = repr((args, sorted(kwargs.items())))
+        if key not in known:
+            known[key] = plain(*args, **kwargs)
+        return known[key]
+
+    datasets.load_dataset = load
+    try:
+        yield
+    finally:
+        datasets.load_dataset = plain
 
 
 def build_plan(
@@ -144,7 +167,7 @@ def build_plan(
 
 def documents(benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved]) -> dict[str, Doc]:
     """Sample id to document of the whole benchmark, in dataset order, without building a prompt."""
-    tasks = load_tasks(benchmark, resolved)
+    tasks = load_tasks(benchmark, resolved, shots=False)
     return {
         i: doc
         for file, task in zip(benchmark.tasks, tasks, strict=True)

@@ -19,7 +19,7 @@ from evalsuite.plan import Plan, Selection
 from evalsuite.progress import Observer, Silent
 from evalsuite.scorecard import CheckpointRef, Result, Scorecard, write
 from evalsuite.suite import Suite
-from evalsuite.types import GenerateRequest, LoglikRequest, Model
+from evalsuite.types import GenerateRequest, LoglikRequest, Model, Response
 
 Render = Callable[..., str]
 
@@ -155,10 +155,14 @@ class _Run:
             return
         model = engine.get()
         name = self.plan.benchmark.name
-        self.journal.describe(environment(model))
+        described = False
         try:
             with closing(_stream(model, [p.request for p in self.plan.planned], self._todo)) as stream:
                 for index, answer in stream:
+                    if not described:
+                        # Not earlier: an engine decides how to score when it is first asked.
+                        self.journal.describe(environment(model, answer))
+                        described = True
                     planned = self.plan.planned[index]
                     self.journal.append(self._keys[index], planned.sample, planned.number, answer)
                     self._answers[planned.sample, planned.number] = answer
@@ -173,10 +177,14 @@ class _Run:
         return grading.grade(self.plan, self._answers, dtype=self._job.engine.dtype)
 
 
-def environment(model: Model) -> dict[str, str]:
-    """What an engine says of itself beyond its fingerprint (scoring level, device); empty when it says nothing."""
+def environment(model: Model, answer: Answer) -> dict[str, str]:
+    """What an engine says of itself beyond its fingerprint (device, threads); empty when it says nothing.
+
+    How log-likelihoods are shared is of no interest to a generated answer, and left out of its description.
+    """
     describe = getattr(model, "environment", None)
-    return dict(describe()) if describe else {}
+    facts = dict(describe()) if describe else {}
+    return {k: v for k, v in facts.items() if not (isinstance(answer, Response) and k.startswith("scoring"))}
 
 
 def _stream(

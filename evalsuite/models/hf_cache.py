@@ -146,7 +146,7 @@ class TreeMasks:
 
 
 def near(kind: LayerKind, queries_BT: Tensor, keys_BK: Tensor) -> Tensor:
-    """Which keys a layer may look at by position alone, broadcastable to (B, T, K). Positions are depths in the tree."""
+    """Which keys a layer may look at by position (depth in the tree) alone, broadcastable to (B, T, K)."""
     q, k = queries_BT[:, :, None], keys_BK[:, None, :]
     if kind.kind == "sliding":
         return q - k < kind.span

@@ -14,7 +14,8 @@ on a CPU in float32 (MKL's AVX2 and AVX-512 kernels, one and two threads):
 - a prompt on its own is always computed in the same shape, so prefill on a CPU takes one prompt at a time (which
   costs nothing there: a prompt fills the machine).
 
-Not covered: a mixture of experts groups rows by expert, so the number of rows that a kernel sees depends on the others.
+Not covered: a mixture of experts groups rows by expert, so the number of rows that a kernel sees depends on the others
+(its experts_implementation "batched_mm" would be covered, at the cost of copying the experts' weights for every row).
 """
 
 from __future__ import annotations

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from evalsuite.errors import EngineCrash
 from evalsuite.models.encoding import Encoder
 from evalsuite.models.hf_cache import TreeMasks, Unsupported
 from evalsuite.models.hf_decode import row_step
@@ -31,6 +32,7 @@ class Generator:
     `slots` is how many responses are written at a time (None: as many as `kv_budget` bytes hold, at most 32 on a CPU).
     What a response becomes in float32 on a CPU does not depend on the others, bit for bit, so a resumed run writes
     the same texts (`hf_decode` says how far that goes). `share_prefixes` false computes every prompt whole.
+    `long_prompts` "left" cuts a prompt at its start until max_tokens fit behind it, as lm-eval does.
     `level` is "slots" or, for models whose state cannot live in slots, "static: …" with the reason, once it is known.
     """
 
@@ -45,10 +47,13 @@ class Generator:
         kv_budget: int | None = None,
         thinking: Thinking | None = None,
         share_prefixes: bool = True,
+        long_prompts: Literal["fail", "left"] = "fail",
     ) -> None:
         self.model, self.encoder, self.max_length = model, encoder, max_length
         self.device = torch.device(device) if device is not None else model.device
-        self.thinking, self.share_prefixes = thinking, share_prefixes
+        self.thinking, self.share_prefixes, self.long_prompts = thinking, share_prefixes, long_prompts
+        # A GPU is filled by several prompts at a time, a CPU by one; and only alone is a prompt always the same shape.
+        self.grouped = self.device.type != "cpu"
         self.level = ""
         self.n_forwarded = 0  # tokens computed in slots so far, padding included
         self._slots, self._kv_budget = slots, kv_budget
@@ -62,6 +67,8 @@ class Generator:
         if not chosen:
             return
         prompts = encode_prompts(self.encoder, requests)
+        if self.long_prompts == "left":
+            prompts = [self._cut(request, prompt) for request, prompt in zip(requests, prompts, strict=True)]
         reasons = [self._why_not(request, prompt) for request, prompt in zip(requests, prompts, strict=True)]
         for i in chosen:
             if reasons[i]:
@@ -74,6 +81,11 @@ class Generator:
             yield from (
                 self._slotted(prompts, writings, asked) if self._masks else self._static(prompts, writings, asked)
             )
+
+    def _cut(self, request: GenerateRequest, prompt: Ids) -> Ids:
+        """The prompt's end that leaves room for max_tokens; whole where no end would."""
+        room = self.max_length - request.sampling.max_tokens
+        return prompt[-room:] if 0 < room < len(prompt) else prompt
 
     def _why_not(self, request: GenerateRequest, prompt: Ids) -> str:
         if not prompt:
@@ -109,11 +121,16 @@ class Generator:
         plan = plan_prefixes(shared) if self.share_prefixes else PrefixPlan((), ((),) * len(prompts))
         n_slots = min(self._slots or self._n_slots(list(writings.values())), len(writings))
         slots = Slots(self.model, n_slots, self._masks, row_step(self.model, n_slots))
-        refill = Refill(slots, n_slots, plan, prompts, grouped=self.device.type != "cpu")
+        refill = Refill(slots, n_slots, plan, prompts, grouped=self.grouped)
         order = [i for i in generation_order(plan, shared) if i in asked]
         try:
             for writing in refill.run([writings[i] for i in order]):
                 yield writing.index, writing.response()
+        except torch.OutOfMemoryError as error:
+            raise EngineCrash(
+                f"out of memory while writing {len(refill.open)} responses at a time (at most {n_slots}); "
+                "go on with fewer slots, a smaller --kv-budget or dtype, or a device with more memory"
+            ) from error
         finally:
             self.n_forwarded += slots.n_forwarded
 

@@ -40,10 +40,10 @@ class Head:
         t = torch.tensor(columns, device=self.model.device)
         if self.mode == "direct":
             hidden = self.body(**inputs).last_hidden_state[b, t]
-            for chunk in hidden.split(CHUNK_ROWS):
+            for chunk in torch.split(hidden, CHUNK_ROWS):
                 yield self.finish(self.out(chunk)).float()
             return
-        for chunk in self._hooked(inputs, b, t).split(CHUNK_ROWS):
+        for chunk in torch.split(self._hooked(inputs, b, t), CHUNK_ROWS):
             yield chunk.float()
 
     def _hooked(self, inputs: Mapping[str, Any], b: Tensor, t: Tensor) -> Tensor:

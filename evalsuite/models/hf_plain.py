@@ -1,4 +1,4 @@
-"""Log-likelihoods the plain way: every sequence on its own, nothing shared but the padding. Oracle, sentinel, fallback."""
+"""Log-likelihoods the plain way, every sequence on its own: the oracle, the sentinel and the fallback of sharing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a prefix tree to work: which stretches keep their keys and values, and which rows are computed together below them.
+"""From a prefix tree to work: which stretches keep their keys and values, which rows are computed together below.
 
 A plan is a function of the full request set and the limits alone, so a resumed run repeats the arithmetic of an
 uninterrupted one: the same stretches, the same rows, the same shapes. No torch.
@@ -20,15 +20,16 @@ class Limits:
     """How much is computed at once, in tokens.
 
     A shared stretch of `min_stretch` tokens or more keeps its keys and values when that saves `min_saving` tokens or
-    more; `path_tokens` is what the memory for keys and values holds from the root down. Rows are filled with several units up to one of the lengths `fill_to`.
-    `branching` false means one sequence per row (models that cannot take a tree mask).
+    more; `path_tokens` is what the memory for keys and values holds from the root down. Rows are filled with several
+    units up to one of the lengths `fill_to`. `branching` false means one sequence per row (models that cannot take a
+    tree mask).
     """
 
     batch_tokens: int = 1024
     max_rows: int = 32
     row_tokens: int = 1024
     fill_to: tuple[int, ...] = (64, 96, 128, 192, 256)
-    min_saving: int = 128
+    min_saving: int = 64
     min_stretch: int = 1
     path_tokens: int = 1 << 60
     branching: bool = True

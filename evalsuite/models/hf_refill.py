@@ -90,13 +90,17 @@ class Refill:
         news = zip(group, tokens, logprobs, strict=True)
         ended = [writing for writing, token, logprob in news if writing.push(token, logprob)]
         for writing in ended:
-            self._free(self.open.index(writing))
+            row = self.open.index(writing)
+            if False:
+                self.slots.clear(row)
+            self._free(row)
         return ended
 
     def _free(self, row: int) -> None:
         """The last open row moves into the place of a finished one."""
         last = self.open.pop()
         if row < len(self.open):
+            # Its newest token is not in the slot yet.
             self.slots.move(len(self.open), row, last.position)
             self.open[row] = last
 

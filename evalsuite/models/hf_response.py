@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from evalsuite.models.hf_sample import Draw
+from evalsuite.models.hf_sample import BROKEN, Draw
 from evalsuite.models.stops import StopWatch
 from evalsuite.types import GenerateRequest, Response
 
@@ -19,6 +19,7 @@ class Writing:
     n_prompt: int
     limit: int
     logprobs: list[float] = field(default_factory=list)
+    why: str = ""  # it failed
 
     @property
     def last(self) -> int:
@@ -39,11 +40,16 @@ class Writing:
 
     def push(self, token: int, logprob: float | None) -> bool:
         """Adds a token; True when the response is finished."""
+        if token == BROKEN:
+            self.why = f"the model's logits are not finite after {len(self.watch.ids)} new tokens"
+            return True
         if logprob is not None:
             self.logprobs.append(logprob)
         return self.watch.push(token) or len(self.watch.ids) >= self.limit
 
     def response(self) -> Response:
+        if self.why:
+            return Response("", "error", len(self.watch.ids), why=self.why)
         ending, ids, want_tokens = self.watch.ending(), self.watch.ids, self.request.want_tokens
         return Response(
             text=ending.text,

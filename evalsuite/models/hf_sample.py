@@ -12,6 +12,9 @@ from torch import Tensor
 
 from evalsuite.types import Sampling
 
+BROKEN = -1
+"""Stands for a token when the logits of a row are NaN or infinite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -23,13 +26,16 @@ class Draw:
 
 
 def choose(logits_NV: Tensor, draws: Sequence[Draw]) -> tuple[list[int], list[float | None]]:
-    """The next token of every row, and its log-probability where that is wanted.
+    """The next token of every row (`BROKEN` where the logits are no numbers), and its log-probability where wanted.
 
     The log-probability is the model's own, before temperature and cuts, in float32.
     """
-    tokens: list[int] = logits_NV.argmax(-1).tolist()
+    best, greedy = logits_NV.max(-1)  # a NaN is the largest of all
+    tokens: list[int] = greedy.where(best.isfinite(), BROKEN).tolist()
     logprobs: list[float | None] = [None] * len(draws)
     for i, draw in enumerate(draws):
+        if tokens[i] == BROKEN:
+            continue
         if draw.sampling.temperature > 0:
             tokens[i] = sample(logits_NV[i], draw.sampling, uniform(draw.sampling.seed, draw.step))
         if draw.want_logprob:

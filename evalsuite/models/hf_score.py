@@ -81,7 +81,7 @@ class LikelihoodScorer:
         return Work(docs, failed, lines, plan, sentinel, None if plan else "plain")
 
     def score(self, work: Work, wanted: Collection[int]) -> Iterator[tuple[int, Likelihoods]]:
-        """Every wanted document, as it completes. Raises EngineCrash after three documents in a row without a number."""
+        """Every wanted document as it completes. Raises EngineCrash after three in a row without a number."""
         for index in wanted:
             if index in work.failed:
                 yield index, work.failed[index]
@@ -224,7 +224,8 @@ def _token_bytes(model: Any) -> int:
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", 1)
     size = getattr(config, "head_dim", None) or config.hidden_size // getattr(config, "num_attention_heads", 1)
-    return max(1, 2 * config.num_hidden_layers * heads * size * torch.finfo(model.dtype).bits // 8)
+    bits = torch.finfo(model.dtype).bits
+    return max(1, int(2 * config.num_hidden_layers * heads * size * bits // 8))
 
 
 def _all_finite(values: Sequence[float]) -> bool:

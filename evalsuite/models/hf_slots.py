@@ -81,6 +81,10 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         for mine in (self.keys, self.values):
             mine[target, :, :n] = mine[source, :, :n]
 
+    def clear(self, row: int) -> None:
+        for mine in (self.keys, self.values):
+            mine[row] = 0
+
     def get_seq_length(self, *args: Any) -> int:
         return self.now.start if isinstance(self.now, Fill) else self.now.n_keys - 1
 
@@ -166,6 +170,12 @@ class Slots:
         with torch.inference_mode():
             for layer in self._cache.layers:
                 layer.move(source, target, n)
+
+    def clear(self, row: int) -> None:
+        """For a row that holds NaN: its next user masks what lies behind its own tokens, but 0 times NaN is NaN."""
+        with torch.inference_mode():
+            for layer in self._cache.layers:
+                layer.clear(row)
 
     def _forward(
         self, first: int, prompts: Sequence[Sequence[int]], kept: Kept | None, start: int, read: list[int]

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from evalsuite import exemplars
 from evalsuite.benchmark import Benchmark, find_benchmark
 from evalsuite.checking import check_benchmark
 
@@ -192,13 +193,13 @@ def turns(instance: Any) -> list[tuple[str, str]]:
 
 PROMPTS = {
     # task: dataset, turns of a prompt, digest of the first two prompts with their stops or options
-    "gsm8k": ("openai/gsm8k", 18, "GSM8K"),  # 8 shots of two turns, the question, the prefill
-    "mmlu_cot": ("cais/mmlu", 1, "MMLUCOT"),
-    "mmlu_mc_astronomy": ("cais/mmlu", 11, "MMLUMC"),
-    "truthfulqa": ("truthfulqa/truthful_qa", 1, "TRUTHFUL"),
-    "bbh_word_sorting": ("lukaemon/bbh", 7, "BBHWORD"),
-    "bbh_causal_judgement": ("lukaemon/bbh", 7, "BBHCAUSAL"),
-    "math500": ("HuggingFaceH4/MATH-500", 9, "MATH"),
+    "gsm8k": ("openai/gsm8k", 18, "ccc17d76cf17b795"),  # 8 shots of two turns, the question, the prefill
+    "mmlu_cot": ("cais/mmlu", 1, "36235518df394b22"),
+    "mmlu_mc_astronomy": ("cais/mmlu", 11, "564d6c7323c05ef0"),
+    "truthfulqa": ("truthfulqa/truthful_qa", 1, "523961f941055457"),
+    "bbh_word_sorting": ("lukaemon/bbh", 7, "5d641f465fff5c72"),
+    "bbh_causal_judgement": ("lukaemon/bbh", 7, "4d0cf2ed3ba5e3ad"),
+    "math500": ("HuggingFaceH4/MATH-500", 9, "fb7d7d17a0f891c9"),
 }
 
 
@@ -215,21 +216,22 @@ def test_the_first_two_prompts_are_the_reviewed_ones(task: str, hub_data: Path) 
 
 def test_a_gsm8k_prompt_ends_in_the_prefill_as_an_assistant_turn(hub_data: Path) -> None:
     instance = build(find_benchmark("gsm8k"), load("gsm8k", hub_data / "openai/gsm8k")["gsm8k"], limit=1)[0]
-    first, *_, question, prefill = turns(instance)
-    assert first[1].startswith("Question: There are 15 trees")
-    assert question[1].startswith("Question: Janet")
+    [row, *_] = rows(hub_data / "openai/gsm8k/main/test.jsonl")
+    *shots, question, prefill = turns(instance)
+    assert question == ("user", f"Question: {row['question']}")
     assert prefill == ("assistant", "Answer:")
-    assert re.fullmatch(r"Answer: There are 15 trees .* So the answer is 6\.", turns(instance)[1][1])
+    expected = [("user", f"Question: {e['question']}") for e in exemplars.gsm8k()]
+    assert shots[::2] == expected
+    assert shots[1::2] == [("assistant", f"Answer: {e['target']}") for e in exemplars.gsm8k()]
     assert instance.args[1] == {"until": ["Question:", "</s>", "<|im_end|>"], "max_gen_toks": 512, "do_sample": False}
 
 
 def test_the_description_of_a_bbh_task_stands_in_the_first_turn_only(hub_data: Path) -> None:
     tasks = load("bbh", hub_data / "lukaemon/bbh", ["bbh_navigate"])
-    *shots, (role, question) = turns(build(find_benchmark("bbh"), tasks["bbh_navigate"], limit=1)[0])
-    assert role == "user"
-    assert question.startswith("Q: If you follow")
-    assert question.endswith("\nA: Let's think step by step.")
-    assert shots[0][1].startswith("Given a series of navigation instructions")
+    [row, *_] = rows(hub_data / "lukaemon/bbh/navigate/test.jsonl")
+    *shots, question = turns(build(find_benchmark("bbh"), tasks["bbh_navigate"], limit=1)[0])
+    assert question == ("user", f"Q: {row['input']}\nA: Let's think step by step.")
+    assert shots[0][1].startswith(exemplars.bbh("navigate")[0] + "Q: ")
     assert all(content.startswith("Q: ") for role, content in shots[2:] if role == "user")
     assert not any(content != content.strip() for role, content in shots if role == "assistant")
 

@@ -168,7 +168,9 @@ def test_greedy_tokens_are_those_of_transformers_one_by_one(family: str, encoder
     for i, prompt in enumerate(prompts):
         assert list(found[i].tokens or ()) == plain_greedy(model, encoder.encode(prompt, chat=False), limits[i]), i
         assert found[i].finish == "length"
-    assert generator.n_forwarded < sum(len(encoder.encode(p, chat=False)) + n for p, n in zip(prompts, limits))
+    assert generator.n_forwarded < sum(
+        len(encoder.encode(p, chat=False)) + n for p, n in zip(prompts, limits, strict=True)
+    )
 
 
 class _Endless(Encoder):
@@ -369,6 +371,32 @@ def test_max_tokens_shrink_to_the_window_and_a_prompt_without_room_fails_with_bo
     assert found[1].n_tokens == 1
 
 
+def test_long_prompts_left_keeps_the_end_of_the_prompt_and_all_of_max_tokens(llama: Any, encoder: Encoder) -> None:
+    text = texts(1, seed=5, most=40)[0] + " and the end of it"
+    ids = encoder.encode(text, chat=False)
+    window = len(ids)  # no room for a response
+    asked = [GenerateRequest(Prompt(text), Sampling(n), True) for n in (5, window)]
+    found = answers(Generator(llama, _Endless(encoder), max_length=window, long_prompts="left"), asked)
+    assert list(found[0].tokens or ()) == plain_greedy(llama, ids[5:], 5)
+    assert (found[0].shrunk, found[1].finish) == (False, "error")  # lm-eval stops on an assertion at the second
+
+
+def test_logits_that_are_no_numbers_fail_the_sample_and_not_the_run(encoder: Encoder) -> None:
+    model = make_model(SMALL)
+    prompts = ["one two", "three four five six seven eight"]
+    healthy = encoder.encode(prompts[0], chat=False)
+    poison = next(i for i in encoder.encode(prompts[1], chat=False) if i not in healthy)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[poison] = float("nan")
+    asked = [GenerateRequest(Prompt(p), Sampling(3, temperature=t), True) for p in prompts for t in (0.0, 1.0)]
+    alone = answers(Generator(model, encoder, max_length=64), asked[:2])
+    for slots in (1, 4):  # with one, the broken ones come first and leave their slot to the others
+        found = answers(Generator(model, encoder, max_length=64, slots=slots), asked)
+        assert [found[i].finish == "error" for i in range(4)] == [False, False, True, True]
+        assert found[2].why == "the model's logits are not finite after 0 new tokens"
+        assert {i: found[i] for i in (0, 1)} == alone
+
+
 def test_a_response_ends_at_every_end_of_sequence_id_and_the_text_does_not_hold_it(
     llama: Any, encoder: Encoder
 ) -> None:
@@ -429,8 +457,8 @@ def test_a_grouped_prefill_writes_the_same_tokens(llama: Any, encoder: Encoder) 
     """As on a GPU: several prompts, padded on the right, in one forward."""
     asked = requests(texts(17, shots=20))
     alone = answers(Generator(llama, encoder, max_length=256, slots=8), asked)
-    generator = Generator(llama, encoder, max_length=256, slots=8, device="meta")  # anything but a CPU groups
-    generator._kv_budget = 1
+    generator = Generator(llama, encoder, max_length=256, slots=8)
+    generator.grouped = True
     found = answers(generator, asked)
     assert {i: r.tokens for i, r in found.items()} == {i: r.tokens for i, r in alone.items()}
 

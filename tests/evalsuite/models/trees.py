@@ -68,13 +68,12 @@ def random_limits(seed: int) -> Limits:
 
 
 def oracle(model: Any, lines: Sequence[Line]) -> Numbers:
-    """Every line computed alone, without a batch."""
-    found: Numbers = {}
-    for line in lines:
-        for one, values, greedy in plain_values(model, [line]):
-            for offset, number in enumerate(zip(values, greedy, strict=True)):
-                found[one.doc, one.slot + offset] = number
-    return found
+    """Every line computed plainly."""
+    return {
+        (line.doc, line.slot + offset): number
+        for line, values, greedy in plain_values(model, lines, None, 4096)
+        for offset, number in enumerate(zip(values, greedy, strict=True))
+    }
 
 
 def scored(scorer: Any, lines: Sequence[Line], limits: Limits, wanted: Any = None) -> Numbers:
@@ -82,13 +81,13 @@ def scored(scorer: Any, lines: Sequence[Line], limits: Limits, wanted: Any = Non
     plan = make_plan(lines, limits)
     found = scorer.score(plan, {line.doc for line in lines} if wanted is None else wanted)
     return {
-        (doc.doc, slot): number
-        for doc in found
-        for slot, number in enumerate(zip(doc.values, doc.greedy, strict=True))
+        (doc.doc, slot): number for doc in found for slot, number in enumerate(zip(doc.values, doc.greedy, strict=True))
     }
 
 
-def worst(ours: Mapping[tuple[int, int], tuple[float, bool]], theirs: Mapping[tuple[int, int], tuple[float, bool]]) -> float:
+def worst(
+    ours: Mapping[tuple[int, int], tuple[float, bool]], theirs: Mapping[tuple[int, int], tuple[float, bool]]
+) -> float:
     """The largest difference of a log-probability; the same places must be there."""
     assert ours.keys() == theirs.keys()
     return max(abs(ours[key][0] - theirs[key][0]) for key in theirs)

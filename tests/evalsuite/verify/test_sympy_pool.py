@@ -129,3 +129,20 @@ def _alive(pid: int) -> bool:
         if os.path.isdir("/proc/self"):
             return False
         raise
+
+
+def test_a_forked_child_gets_a_worker_of_its_own() -> None:
+    code = (
+        "import os\n"
+        "from evalsuite.verify import sympy_pool as p\n"
+        "assert p.equal_latex('x+1', '1+x')\n"
+        "mine = p._idle[0].process.pid\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    right = p.equal_latex('y+1', '1+y') and p._idle[0].process.pid != mine\n"
+        "    p.close_workers()\n"
+        "    os._exit(0 if right else 1)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "assert p.equal_latex('z+1', '1+z') and p._idle[0].process.pid == mine\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
