@@ -34,6 +34,7 @@ from evalsuite.types import (
 
 Render = Callable[..., str]
 EVERYTHING = Selection()
+FEWSHOT_SEED = 1234  # lm-eval's default
 
 # One meaning, several spellings; the first that is present wins (lm-eval's order).
 MAX_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -198,6 +199,8 @@ def _instances(
         return
     subset = chosen is not None and _shots_are_fixed(task)
     chat = benchmark.meta.chat
+    # What `lm-eval run` does too; unseeded, the default sampler would draw other shots on every run.
+    task.set_fewshot_seed(FEWSHOT_SEED)
     task.build_all_requests(
         limit=None,
         samples=set(rows) if subset else None,

@@ -12,7 +12,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -184,14 +184,10 @@ def vllm_server(checkpoint: Path, served_model: str, log: Path, *, within_s: flo
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(20)
-            except subprocess.TimeoutExpired:
-                pass
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)  # its engine is a process of its own
-            except ProcessLookupError:
-                pass
             process.wait(10)
 
 

@@ -89,7 +89,7 @@ def probe(client: Client, served_model: str, encoder: Encoder | None) -> Feature
         if found is None or isinstance(found, ApiError):
             return False
         try:
-            return shows(found["choices"][0])
+            return bool(shows(found["choices"][0]))
         except (KeyError, IndexError, TypeError, ValueError):
             return False
 

@@ -91,7 +91,7 @@ class Refill:
         ended = [writing for writing, token, logprob in news if writing.push(token, logprob)]
         for writing in ended:
             row = self.open.index(writing)
-            if False:
+            if writing.why:
                 self.slots.clear(row)
             self._free(row)
         return ended

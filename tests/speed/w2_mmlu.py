@@ -30,8 +30,8 @@ def data_folder() -> Path:
     return root / "hub" / "cais" / "mmlu"
 
 
-def requests(subjects: Sequence[str] | None, rows: int | None) -> list[LoglikRequest]:
-    """Prompts in the shape of lm-eval's `mmlu`: header, five answered questions, the question; options ` A` to ` D`.
+def requests(subjects: Sequence[str] | None, rows: int | None, n_shots: int = 5) -> list[LoglikRequest]:
+    """Prompts in the shape of lm-eval's `mmlu`: header, answered questions, the question; options ` A` to ` D`.
 
     `subjects` None takes all, `rows` None every test row. Shots are the subject's dev rows in file order.
     """
@@ -47,18 +47,23 @@ def requests(subjects: Sequence[str] | None, rows: int | None) -> list[LoglikReq
         if (subjects is not None and subject not in subjects) or (rows is not None and taken[subject] > rows):
             continue
         header = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
-        text = header + "".join(shots[subject][:5]) + _question(row)
+        text = header + "".join(shots[subject][:n_shots]) + _question(row)
         found.append(LoglikRequest(Prompt(text), tuple(f" {letter}" for letter in LETTERS)))
     return found
 
 
 def run(scale: float = 1.0) -> list[Row]:
-    """W2(a): six subjects, 50 rows each at scale 1. No row when the data is absent."""
+    """W2(a): six subjects, 50 rows each at scale 1, and the same without shots. No row when the data is absent."""
     if not data_folder().is_dir():
         return []
     rows = max(5, round(ROWS * scale))
-    found = requests(SUBJECTS, rows)
-    return [compare("W2a MMLU 5-shot letters", BENCH22, found, GOAL, f"{len(found)} real rows of 6 subjects")]
+    few, none = requests(SUBJECTS, rows), requests(SUBJECTS, rows, n_shots=0)
+    note = f"{len(few)} real rows of 6 subjects"
+    return [
+        compare("W2a MMLU 5-shot letters", BENCH22, few, GOAL, note),
+        # Hardly anything is shared here: what counts is that sharing costs nothing where it gains nothing.
+        compare("W2c MMLU 0-shot letters", BENCH22, none, 1.0, note),
+    ]
 
 
 def run_all(scale: float = 1.0) -> list[Row]:

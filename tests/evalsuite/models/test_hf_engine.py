@@ -14,10 +14,9 @@ import torch
 
 from evalsuite.errors import CheckpointError, EngineCrash, EngineError, UsageError
 from evalsuite.models import hf_score
-from evalsuite.models.encoding import EncodedDoc
+from evalsuite.models.encoding import EncodedDoc, encode_documents
 from evalsuite.models.hf import HFModel
 from evalsuite.models.hf_cache import TreeMasks
-from evalsuite.models.hf_plain import plain_values
 from evalsuite.models.hf_score import LikelihoodScorer
 from evalsuite.types import Failed, Likelihoods, LogLikelihood, LoglikRequest, Prompt
 from tests.tiny import SMALL, make_checkpoint, make_model, make_tokenizer, words
@@ -51,8 +50,6 @@ def few_shot(n: int, shots: int = 3, seed: int = 7, chat: bool = False) -> list[
 
 def plainly(model: HFModel, requests: Sequence[LoglikRequest]) -> dict[int, Likelihoods]:
     plain = LikelihoodScorer(model.model, model.max_length, kv_budget=0, choice=hf_score.Choice("plain", None, {}))
-    from evalsuite.models.encoding import encode_documents
-
     return dict(plain.score(plain.prepare(encode_documents(model.encoder, requests)), range(len(requests))))
 
 
@@ -196,11 +193,10 @@ def test_nan_weights_fail_two_documents_and_stop_at_the_third(tmp_path: Path) ->
         broken.model.norm.weight[3] = math.nan
     broken.save_pretrained(make_tokenizer(tmp_path))
     model = HFModel(tmp_path, threads=1)
-    found = []
+    stream = model.loglikelihood(few_shot(6))
+    assert [type(next(stream)[1]) for _ in range(2)] == [Failed, Failed]
     with pytest.raises(EngineCrash, match="not a number, three documents in a row"):
-        for result in model.loglikelihood(few_shot(6)):
-            found.append(result)
-    assert [type(result) for _, result in found] == [Failed, Failed]
+        next(stream)
 
 
 def test_the_sentinel_switches_to_plain_when_long_documents_come_out_wrong(
@@ -228,7 +224,9 @@ def test_a_wave_that_leaves_out_the_sentinel_yields_only_what_was_asked(model: H
     model.forget()
     whole = dict(model.loglikelihood(requests))
     model.forget()
-    longest = max(range(12), key=lambda i: len(model.encode(requests[i].context.text + requests[i].options[0], chat=False)))
+    longest = max(
+        range(12), key=lambda i: len(model.encode(requests[i].context.text + requests[i].options[0], chat=False))
+    )
     rest = [i for i in range(12) if i != longest]
     assert dict(model.loglikelihood(requests, rest)) == {i: whole[i] for i in rest}
 
