@@ -25,7 +25,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 BATCH = 64
-STEPS = {"early": 200, "late": 700}  # checkpoint name -> training steps
+STEPS = {"early": 100, "late": 700}  # checkpoint name -> training steps
 LEARNING_RATE = 3e-3
 IGNORED = -100  # torch's label of a position that has no loss
 

@@ -217,7 +217,7 @@ def _template(folder: Path, override: str | None, chat: bool) -> Any:
 
 def _endpoint(options: Mapping[str, Any], chat: bool) -> tuple[Any, None, Any, Any]:
     from evalsuite.models import EngineSpec
-    from evalsuite.models.api import APIModel, render_messages
+    from evalsuite.models.api import APIModel
     from evalsuite.scorecard import CheckpointRef
 
     if options["served_model"] is None:
@@ -227,12 +227,12 @@ def _endpoint(options: Mapping[str, Any], chat: bool) -> tuple[Any, None, Any, A
     arguments |= {key: options[key] for key in keys if options[key] is not None}
     model = APIModel(**arguments)
     try:
-        digest = model.identity()
+        digest = model.identity()["digest"]
     finally:
         model.close()
     template = _template(options["tokenizer"], options["chat_template"], chat) if options["tokenizer"] else None
     spec = EngineSpec(
         "api", "asked for", "server", False, options["long_prompts"], template.digest if template else "", arguments
     )
-    render = template.render if template else render_messages
-    return CheckpointRef(options["name"] or options["served_model"], digest), None, spec, render
+    # Rendering asks the server nothing, so it goes on after `close`.
+    return CheckpointRef(options["name"] or options["served_model"], digest), None, spec, model.render

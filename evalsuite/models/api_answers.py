@@ -59,10 +59,9 @@ class Speaker:
         if self.path(request) == CHAT:
             return body | self._chat(request, limit)
         body |= {"max_tokens": limit, "prompt": request.prompt.text if ids is None else list(ids)}
-        if self.features.vllm:
+        if self.features.vllm and self.encoder is not None:
             body |= {"skip_special_tokens": False, "spaces_between_special_tokens": False}
-            if self.encoder is not None:
-                body["stop_token_ids"] = sorted(self.encoder.eos_ids)
+            body["stop_token_ids"] = sorted(self.encoder.eos_ids)
         if self.features.token_ids:
             body["return_token_ids"] = True
         if request.want_tokens:

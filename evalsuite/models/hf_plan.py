@@ -11,8 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evalsuite.models.hf_trie import Line, Node, Read, Tokens, build_trie
+
+Array = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Limits:
     A shared stretch of `min_stretch` tokens or more keeps its keys and values when that saves `min_saving` tokens or
     more; `path_tokens` is what the memory for keys and values holds from the root down. Rows are filled with several
     units up to one of the lengths `fill_to`. `branching` false means one sequence per row (models that cannot take a
-    tree mask).
+    tree mask). `start_tokens` is what starting a forward costs besides.
     """
 
     batch_tokens: int = 1024
@@ -33,6 +36,7 @@ class Limits:
     min_stretch: int = 1
     path_tokens: int = 1 << 60
     branching: bool = True
+    start_tokens: int = 32
 
 
 @dataclass(slots=True)
@@ -76,11 +80,11 @@ class Batch:
         """True when an ordinary causal mask says the same: every row is one chain."""
         return all(len(row) == 1 and row[0].is_chain for row in self.rows)
 
-    def arrays(self) -> tuple[Tokens, Tokens, Tokens]:
+    def arrays(self) -> tuple[Array, Array, Array]:
         """Tokens, positions and ends, each (B, T). A padding column is token 0 that sees, and is seen by, itself."""
         shape = (len(self.rows), self.width)
         tokens, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        ends = np.broadcast_to(np.arange(1, self.width + 1), shape).copy()
+        ends = np.broadcast_to(np.arange(1, self.width + 1, dtype=np.int64), shape).copy()
         for b, row in enumerate(self.rows):
             column = 0
             for unit in row:
@@ -142,7 +146,7 @@ def make_plan(lines: Sequence[Line], limits: Limits, first: int | None = None) -
     n_reads: dict[int, int] = {}
     for line in lines:
         n_reads[line.doc] = n_reads.get(line.doc, 0) + len(line.targets)
-    root = Segment(np.zeros(0, np.int64), 0, [])
+    root = Segment(np.zeros(0, np.int32), 0, [])
     for segment, units in _place(build_trie(lines), root, limits):
         segment.steps += _batches(units, segment.stop, limits)
     for segment in reversed([s for s in root.below() if isinstance(s, Segment)]):
@@ -195,8 +199,8 @@ def _unit(node: Node, above: Sequence[Node], start: int) -> Unit:
         n = part.stop - part.start
         is_above = column < n_above
         tokens.append(part.tokens)
-        positions.append(np.arange(part.start, part.stop))
-        ends.append(np.full(n, total if is_above else column + part.size))
+        positions.append(np.arange(part.start, part.stop, dtype=np.int32))
+        ends.append(np.full(n, total if is_above else column + part.size, np.int32))
         reads += [r._replace(at=r.at - part.start + column) for r in _take_reads(part)]
         column += n
     return Unit(np.concatenate(tokens), np.concatenate(positions), np.concatenate(ends), reads)
@@ -217,7 +221,8 @@ def _batches(units: Sequence[Unit], prefix: int, limits: Limits) -> Sequence[Bat
     # Chains behind nothing need no mask of ours, and the model's own causal one is faster than filling rows saves.
     if not prefix and all(unit.is_chain for unit in units):
         return _packed(units, prefix, limits, limits.fill_to[0], fills=False)
-    return min((_packed(units, prefix, limits, n, fills=True) for n in limits.fill_to), key=_cost)
+    packings = [_packed(units, prefix, limits, n, fills=True) for n in limits.fill_to]
+    return min(packings, key=lambda batches: _cost(batches, limits))
 
 
 def _packed(units: Sequence[Unit], prefix: int, limits: Limits, fill_to: int, *, fills: bool) -> Sequence[Batch]:
@@ -243,9 +248,9 @@ def _packed(units: Sequence[Unit], prefix: int, limits: Limits, fill_to: int, *,
     return batches
 
 
-def _cost(batches: Sequence[Batch]) -> float:
-    """In tokens: those computed, more for long rows (attention), and what starting a forward costs besides."""
-    return sum(batch.n_tokens * (1 + batch.width / 4096) + 32 for batch in batches)
+def _cost(batches: Sequence[Batch], limits: Limits) -> float:
+    """In tokens: those computed, more for long rows (attention), and what the forwards cost to start."""
+    return sum(batch.n_tokens * (1 + batch.width / 4096) + limits.start_tokens for batch in batches)
 
 
 def _batch(rows: list[list[Unit]], prefix: int) -> Batch:

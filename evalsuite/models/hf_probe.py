@@ -14,7 +14,7 @@ from evalsuite.models.hf_head import Head
 from evalsuite.models.hf_plain import plain_values
 from evalsuite.models.hf_plan import Limits, make_plan
 from evalsuite.models.hf_tree import CopyForward, Forward, KeptStore, TreeForward, TreeScorer
-from evalsuite.models.hf_trie import Line
+from evalsuite.models.hf_trie import Line, pack
 
 Level = Literal["tree", "prefix-copy", "plain"]
 
@@ -70,7 +70,7 @@ def plain_noise(model: Any, lines: Sequence[Line]) -> float:
     """How far the plain computation moves when its batch has another shape (0 in float32, where it hardly does)."""
     if model.dtype in (torch.float32, torch.float64):
         return 0.0
-    longer = [replace(line, doc=-1, fed=(*line.fed, 0)) for line in lines]
+    longer = [replace(line, doc=-1, fed=line.fed + pack([0])) for line in lines]
     together = dict(_flat(plain_values(model, [*lines, *longer])))
     alone = {key: value for line in lines for key, value in _flat(plain_values(model, [line]))}
     return max(abs(alone[key] - together[key]) for key in alone)
@@ -99,7 +99,7 @@ def probe_lines(model: Any) -> list[Line]:
         context, first, slot = prefix + tokens(5 + 2 * doc), tokens(1), 0
         for length in lengths:
             option = first + tokens(length - 1) if length > 1 else tokens(1)
-            lines.append(Line(doc, slot, context + option[:-1], option))
+            lines.append(Line(doc, slot, pack(context + option[:-1]), option))
             slot += length
     return lines
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,13 +16,15 @@ from evalsuite.models.hf_plain import plain_values
 from evalsuite.models.hf_plan import Limits, Plan, make_plan
 from evalsuite.models.hf_probe import Choice, Level, agrees, choose_level, level_limits, most_different, plain_noise
 from evalsuite.models.hf_tree import DocValues, KeptStore, TreeScorer
-from evalsuite.models.hf_trie import Line
+from evalsuite.models.hf_trie import Line, pack
 from evalsuite.types import Failed, Likelihoods, LogLikelihood
 
 LongPrompts = Literal["fail", "left"]
 
 CPU_LIMITS = Limits()
-GPU_LIMITS = Limits(batch_tokens=16_384, max_rows=256, row_tokens=2048, fill_to=(256, 512, 1024))
+GPU_LIMITS = Limits(
+    batch_tokens=16_384, max_rows=256, row_tokens=2048, fill_to=(256, 512, 1024), min_saving=1024, start_tokens=512
+)
 PLAIN_LOGIT_BYTES = 1 << 30  # the plain level computes the logits of whole batches
 
 
@@ -30,10 +32,11 @@ PLAIN_LOGIT_BYTES = 1 << 30  # the plain level computes the logits of whole batc
 class Work:
     """One benchmark, encoded and planned; kept so that a second call with the same requests goes on where it was.
 
-    `level` is None until the sentinel has been compared.
+    `sizes` are the option lengths of every document that can be scored. `level` is None until the sentinel has been
+    compared; `lines` are let go when it agreed.
     """
 
-    docs: Mapping[int, EncodedDoc]
+    sizes: Mapping[int, tuple[int, ...]]
     failed: Mapping[int, Failed]
     lines: list[Line]
     plan: Plan | None
@@ -65,36 +68,36 @@ class LikelihoodScorer:
         self.notes: list[str] = []
         self._bad_in_a_row = 0
 
-    def prepare(self, encoded: Sequence[EncodedDoc | Failed]) -> Work:
+    def prepare(self, encoded: Iterable[EncodedDoc | Failed]) -> Work:
         """Plans the full set. Documents that cannot be scored are set apart with their reason."""
-        docs: dict[int, EncodedDoc] = {}
+        sizes: dict[int, tuple[int, ...]] = {}
         failed: dict[int, Failed] = {}
+        lines: list[Line] = []
         for index, doc in enumerate(encoded):
             why = doc.why if isinstance(doc, Failed) else self._why_not(doc)
             if why is None and isinstance(doc, EncodedDoc):
-                docs[index] = doc
+                sizes[index] = tuple(map(len, doc.option_ids))
+                lines += self._lines(index, doc)
             else:
                 failed[index] = Failed(why or "")
-        lines = [line for index, doc in docs.items() for line in self._lines(index, doc)]
         sentinel = _sentinel(lines)
         plan = make_plan(lines, self.limits, sentinel[0].doc) if self.scorer and lines else None
-        return Work(docs, failed, lines, plan, sentinel, None if plan else "plain")
+        return Work(sizes, failed, lines, plan, sentinel, None if self.scorer else "plain")
 
     def score(self, work: Work, wanted: Collection[int]) -> Iterator[tuple[int, Likelihoods]]:
         """Every wanted document as it completes. Raises EngineCrash after three in a row without a number."""
         for index in wanted:
             if index in work.failed:
                 yield index, work.failed[index]
-        wanted = frozenset(index for index in wanted if index in work.docs)
+        wanted = frozenset(index for index in wanted if index in work.sizes)
         if not wanted:
             return
-        if work.level is None or work.level != "plain":
+        if work.level != "plain":
             for found in self._shared(work, wanted):
-                yield found.doc, self._likelihoods(work.docs[found.doc], found)
-                wanted -= {found.doc}
-        if work.level == "plain":
+                yield found.doc, self._likelihoods(work.sizes[found.doc], found)
+        if work.level == "plain":  # from the start, or since the sentinel disagreed and nothing was yielded
             for found in self._plain(work, wanted):
-                yield found.doc, self._likelihoods(work.docs[found.doc], found)
+                yield found.doc, self._likelihoods(work.sizes[found.doc], found)
 
     def _shared(self, work: Work, wanted: frozenset[int]) -> Iterator[DocValues]:
         """What the sharing level says, after its longest document agreed with plain; nothing when it did not."""
@@ -109,7 +112,7 @@ class LikelihoodScorer:
                 if not self._sentinel_agrees(work, found):
                     work.level = "plain"
                     return
-                work.level = self.choice.level
+                work.level, work.lines = self.choice.level, []
                 held.append(found)
                 yield from (doc for doc in held if doc.doc in wanted)
             elif needs_check:
@@ -128,19 +131,18 @@ class LikelihoodScorer:
             return True
         self.notes.append(
             f"scoring level {self.choice.level!r} differs from plain by {difference:.2g} per token on a document of "
-            f"{len(work.sentinel[0].fed)} tokens; this benchmark is scored plainly (slower, same meaning)"
+            f"{work.sentinel[0].n_fed} tokens; this benchmark is scored plainly (slower, same meaning)"
         )
         return False
 
     def _plain(self, work: Work, wanted: frozenset[int]) -> Iterator[DocValues]:
         budget = min(self.limits.batch_tokens, max(1, PLAIN_LOGIT_BYTES // 4 // self.n_vocabulary))
-        sizes = {index: sum(map(len, doc.option_ids)) for index, doc in work.docs.items() if index in wanted}
-        left = {index: len(doc.option_ids) for index, doc in work.docs.items() if index in wanted}
+        left = {index: len(work.sizes[index]) for index in wanted}
         open_docs: dict[int, DocValues] = {}
         for line, values, greedy in plain_values(self.model, work.lines, wanted, budget):
             if line.doc not in left:
                 continue
-            n = sizes[line.doc]
+            n = sum(work.sizes[line.doc])
             found = open_docs.setdefault(line.doc, DocValues(line.doc, [0.0] * n, [False] * n))
             there = slice(line.slot, line.slot + len(values))
             found.values[there], found.greedy[there] = values, greedy
@@ -148,11 +150,11 @@ class LikelihoodScorer:
             if not left[line.doc]:
                 yield open_docs.pop(line.doc)
 
-    def _likelihoods(self, doc: EncodedDoc, found: DocValues) -> Likelihoods:
+    def _likelihoods(self, sizes: Sequence[int], found: DocValues) -> Likelihoods:
         options: list[LogLikelihood] = []
         start = 0
-        for index, tokens in enumerate(doc.option_ids):
-            stop = start + len(tokens)
+        for index, size in enumerate(sizes):
+            stop = start + size
             # Summed in double and rounded once: the float32 sum that does not depend on the order.
             total = (
                 array("f", [math.fsum(found.values[start:stop])])[0]
@@ -160,8 +162,8 @@ class LikelihoodScorer:
                 else math.nan
             )
             if not math.isfinite(total):
-                return self._bad(f"the log-probability of option {index + 1} of {len(doc.option_ids)} is not a number")
-            options.append(LogLikelihood(total, all(found.greedy[start:stop]), len(tokens)))
+                return self._bad(f"the log-probability of option {index + 1} of {len(sizes)} is not a number")
+            options.append(LogLikelihood(total, all(found.greedy[start:stop]), size))
             start = stop
         self._bad_in_a_row = 0
         return tuple(options)
@@ -198,10 +200,10 @@ class LikelihoodScorer:
         return None
 
     def _lines(self, index: int, doc: EncodedDoc) -> Iterator[Line]:
-        slot = 0
+        slot, context = 0, pack(doc.context_ids)
         for option in doc.option_ids:
             # Cut from the left as lm-eval's hf backend does; only with long_prompts "left" is there anything to cut.
-            fed = (doc.context_ids + option[:-1])[-self.max_length :]
+            fed = (context + pack(option[:-1]))[-4 * self.max_length :]
             yield Line(index, slot, fed, option)
             slot += len(option)
 
@@ -214,7 +216,7 @@ def _sentinel(lines: Sequence[Line]) -> tuple[Line, ...]:
     if not lines:
         return ()
     longest = max(lines, key=lambda line: len(line.fed))
-    mine = [line for line in lines if line.doc == longest.doc]
+    mine = (line for line in lines if line.doc == longest.doc)
     last = max(mine, key=lambda line: line.fed)
     return (longest,) if last.fed == longest.fed else (longest, last)
 

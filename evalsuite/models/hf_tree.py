@@ -55,7 +55,11 @@ class TreeForward:
     def stretch(self, segment: Segment, path: Path) -> tuple[Inputs, Any]:
         n = len(segment.tokens)
         cache = prefix_cache(path, self.masks.n_layers, keep=True)
-        inputs: Inputs = {"input_ids": self._tensor(segment.tokens[None]), "past_key_values": cache, "use_cache": True}
+        inputs: Inputs = {
+            "input_ids": self._tensor(segment.tokens[None]).long(),
+            "past_key_values": cache,
+            "use_cache": True,
+        }
         if segment.start:  # without anything in front the model's own causal mask does, and is faster
             positions = torch.arange(segment.start, segment.stop, device=self.device)[None]
             ends = torch.full((1, n), n, device=self.device)
@@ -97,7 +101,7 @@ class CopyForward:
 
     def stretch(self, segment: Segment, path: Path) -> tuple[Inputs, Any]:
         cache = self._cache(path)
-        ids = torch.from_numpy(segment.tokens[None]).to(self.device)
+        ids = torch.from_numpy(segment.tokens[None]).to(self.device).long()
         return {"input_ids": ids, self.argument: cache, "use_cache": True}, cache
 
     def keep(self, cache: Any) -> Any:

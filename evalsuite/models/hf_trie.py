@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Tokens = NDArray[np.int64]
+Tokens = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +17,22 @@ class Line:
     """One option to be scored. `fed` is context + option without its last token, `targets` the option's tokens.
 
     The last `len(targets)` rows of `fed` predict the targets. `slot` is the place of the first target among all the
-    values of the document.
+    values of the document. `fed` is packed: a benchmark of 14,000 prompts of 1,000 tokens takes 56 MB, not 500.
     """
 
     doc: int
     slot: int
-    fed: tuple[int, ...]
+    fed: bytes
     targets: tuple[int, ...]
+
+    @property
+    def n_fed(self) -> int:
+        return len(self.fed) // 4
+
+    @property
+    def first(self) -> int:
+        """The row of `fed` that predicts the first target."""
+        return self.n_fed - len(self.targets)
 
 
 class Read(NamedTuple):
@@ -35,13 +44,22 @@ class Read(NamedTuple):
     slot: int
 
 
+def pack(tokens: Sequence[int]) -> bytes:
+    """Big-endian bytes, 4 per token: they sort as the tokens do, and compare at the speed of memcmp."""
+    return np.asarray(tokens, dtype=">u4").tobytes()
+
+
+def unpack(packed: bytes) -> Tokens:
+    return np.frombuffer(packed, dtype=">u4").astype(np.int32)
+
+
 class Node:
     """A stretch of tokens, depths `start` to `stop`, that every sequence below shares.
 
     `contexts` counts the distinct contexts that end here or below, `size` the tokens of the whole subtree.
     """
 
-    __slots__ = ("children", "contexts", "key", "parent", "reads", "size", "start", "stop")
+    __slots__ = ("children", "contexts", "key", "parent", "reads", "size", "start", "stop", "tokens")
 
     def __init__(self, key: bytes, start: int, stop: int, parent: Node | None) -> None:
         self.key, self.start, self.stop, self.parent = key, start, stop, parent
@@ -49,10 +67,7 @@ class Node:
         self.reads: list[Read] = []
         self.contexts = 0
         self.size = 0
-
-    @property
-    def tokens(self) -> Tokens:
-        return _tokens(self.key)[self.start : self.stop].astype(np.int64)
+        self.tokens: Tokens = np.zeros(0, np.int32)
 
     def down(self) -> Iterator[Node]:
         """This node and all below, parents first, in the order of their tokens."""
@@ -65,22 +80,21 @@ class Node:
 
 def build_trie(lines: Sequence[Line]) -> Node:
     """The radix tree of all `fed` sequences, with every read attached. The root is empty."""
-    keys = [_key(line.fed) for line in lines]
-    root, leaves = _radix(sorted(set(keys)))
+    root, leaves = _radix(sorted({line.fed for line in lines}))
     ends: set[tuple[int, int]] = set()
-    for line, key in zip(lines, keys, strict=True):
-        first = len(line.fed) - len(line.targets)
-        node = leaves[key]
+    for line in lines:
+        node = leaves[line.fed]
         for offset in reversed(range(len(line.targets))):
-            at = first + offset
+            at = line.first + offset
             while node.start > at:
                 assert node.parent is not None
                 node = node.parent
             node.reads.append(Read(at, line.targets[offset], line.doc, line.slot + offset))
-        if (id(node), first) not in ends:  # the same context twice is one context
-            ends.add((id(node), first))
+        if (id(node), line.first) not in ends:  # the same context twice is one context
+            ends.add((id(node), line.first))
             node.contexts += 1
     for node in reversed(list(root.down())):
+        node.tokens, node.key = unpack(node.key[4 * node.start : 4 * node.stop]), b""
         node.size += node.stop - node.start
         if node.parent is not None:
             node.parent.size += node.size
@@ -114,15 +128,6 @@ def _split(node: Node, at: int) -> Node:
     upper.children = [node]
     node.parent, node.start = upper, at
     return upper
-
-
-def _key(fed: Sequence[int]) -> bytes:
-    """Big-endian bytes: they sort as the tokens do, and compare at the speed of memcmp."""
-    return np.asarray(fed, dtype=">u4").tobytes()
-
-
-def _tokens(key: bytes) -> NDArray[np.uint32]:
-    return np.frombuffer(key, dtype=">u4")
 
 
 def _common(a: bytes, b: bytes) -> int:

@@ -30,6 +30,12 @@ def talk(text: str, prefill: str = "") -> GenerateRequest:
     return GenerateRequest(Prompt(f"user:\n{text}", True, (Message("user", text),), prefill), Sampling(8))
 
 
+def collect(results: Iterator[tuple[int, Response]], found: dict[int, Response]) -> None:
+    """Keeps what came before an error."""
+    for index, response in results:
+        found[index] = response
+
+
 @contextmanager
 def serving(
     script: Callable[[Body, int], Reply | None] = lambda body, attempt: None,
@@ -214,10 +220,9 @@ def test_twenty_failures_in_a_row_stop_asking_and_lose_nothing() -> None:
         return None if body["prompt"] < "10" else Reply("down", 503)
 
     with serving(script, max_retries=0, concurrency=2) as (server, model):
-        found = {}
+        found: dict[int, Response] = {}
         with pytest.raises(Incomplete, match=r"20 requests in a row failed, the last one with: .*503.*nothing is lost"):
-            for index, response in model.generate([request(f"{i:02}") for i in range(99)]):
-                found[index] = response
+            collect(model.generate([request(f"{i:02}") for i in range(99)]), found)
         assert [found[i].text for i in range(10)] == [f"re: {i:02}" for i in range(10)]
         assert 29 <= len(server.asked()) <= 33
 
@@ -230,22 +235,21 @@ def test_a_server_that_is_not_there_is_named() -> None:
 
 
 def test_token_and_dollar_limits_stop_before_they_are_crossed(tmp_path: Path) -> None:
-    requests = [request(f"{i}", 40) for i in range(50)]
-    # A reserve is 40 + 8 for a prompt of one byte; what is used is 2 + 3.
+    requests = [request(f"{i:02}", 40) for i in range(99)]
+    # The reserve of a request is 40 new tokens and 9 for a prompt of two bytes; what an answer uses is 2 + 3.
     with serving(max_tokens_total=300, concurrency=8) as (_, model):
-        found = {}
+        found: dict[int, Response] = {}
         with pytest.raises(Incomplete, match=r"--max-tokens-total 300 would be crossed: \d+ tokens are used"):
-            for index, response in model.generate(requests):
-                found[index] = response
-        assert 45 <= len(found) < 56  # (300 - 48) / 5 = 50.4 answers fit, and then no reserve does
-        assert model.budget.n_prompt + model.budget.n_new <= 300
+            collect(model.generate(requests), found)
+        assert len(found) == 51  # after 50 answers 250 + 49 still fit into 300, after 51 no longer
+        assert model.budget.n_prompt + model.budget.n_new == 255
         assert all(response.finish == "stop" for response in found.values())
     prices = tmp_path / "prices.yaml"
     prices.write_text("m: {read: 1.0, written: 1000000.0, dated: 2026-08-01}\n")
     with serving(max_cost_usd=100.0, prices=prices, concurrency=1) as (_, model):
         with pytest.raises(Incomplete, match="--max-cost-usd 100"):
             list(model.generate(requests))
-        assert 57 <= model.budget.cost_usd <= 100  # three dollars an answer, forty for a reserve
+        assert 60 < model.budget.cost_usd < 64  # three dollars an answer, forty for a reserve
     with pytest.raises(UsageError, match=r"prices\.yaml: no price of 'other'"):
         APIModel("http://127.0.0.1:9/v1", served_model="other", prices=prices)
 

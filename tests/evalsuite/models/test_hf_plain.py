@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evalsuite.models.hf_plain import plain_values
-from evalsuite.models.hf_trie import Line
+from evalsuite.models.hf_trie import Line, pack
 from tests.evalsuite.models.families import EAGER_ONLY, VOCABULARY, make_family
 from tests.evalsuite.models.trees import lines_of, random_docs
 
@@ -19,7 +19,7 @@ def llama() -> Any:
 
 
 def test_values_are_the_log_softmax_of_the_models_own_logits(llama: Any) -> None:
-    line = Line(0, 0, (5, 6, 7, 8, 9), (8, 9, 10))  # context 5 6 7, option 8 9 10
+    line = Line(0, 0, pack([5, 6, 7, 8, 9]), (8, 9, 10))  # context 5 6 7, option 8 9 10
     ((_, values, greedy),) = plain_values(llama, [line])
     with torch.inference_mode():
         logits = llama(input_ids=torch.tensor([[5, 6, 7, 8, 9]])).logits[0]
@@ -41,7 +41,7 @@ def test_padding_and_neighbours_change_nothing(name: str) -> None:
 
 
 def test_only_batches_with_a_wanted_document_are_computed_and_they_come_whole(llama: Any) -> None:
-    lines = [Line(doc, 0, tuple(range(3, 13 + doc)), (5,)) for doc in range(8)]
+    lines = [Line(doc, 0, pack(range(3, 13 + doc)), (5,)) for doc in range(8)]
     pairs = {line.doc: values for line, values, _ in plain_values(llama, lines, None, 40)}
     some = {line.doc: values for line, values, _ in plain_values(llama, lines, {3}, 40)}
     assert 3 in some

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalsuite.models.hf_plan import Batch, Limits, Plan, Segment, make_plan
-from evalsuite.models.hf_trie import Line, Read, build_trie
+from evalsuite.models.hf_trie import Line, Read, build_trie, pack, unpack
 from tests.evalsuite.models.trees import lines_of, random_docs, random_limits
 
 seeds = st.integers(0, 10**6)
@@ -48,7 +48,7 @@ def test_every_target_is_read_once_by_a_row_that_sees_exactly_its_context(tree: 
     for read, tokens, positions in seen(plan):
         line, offset = by_place[read.doc, read.slot]
         assert read.token == line.targets[offset]
-        assert tokens == line.fed[: len(line.fed) - len(line.targets) + offset + 1]
+        assert tokens == tuple(unpack(line.fed).tolist())[: line.first + offset + 1]
         assert positions == tuple(range(len(tokens)))
         reads += 1
     assert reads == len(by_place) == sum(plan.n_reads.values())
@@ -82,7 +82,7 @@ def test_a_shared_prefix_is_forwarded_once_and_letters_share_one_row() -> None:
     # 10 documents behind 100 common tokens, 20 own tokens each, 4 one-token options: 100 + 10 × 20 = 300 tokens.
     prefix = tuple(range(100))
     lines = [
-        Line(doc, option, prefix + tuple(range(200 + 20 * doc, 220 + 20 * doc)), (option,))
+        Line(doc, option, pack(prefix + tuple(range(200 + 20 * doc, 220 + 20 * doc))), (option,))
         for doc in range(10)
         for option in range(4)
     ]
@@ -95,7 +95,7 @@ def test_tokens_common_to_all_options_are_computed_once() -> None:
     # Context of 50, options newline + 5 own tokens, the last not fed: 50 + 1 + 4 × 4 = 67 tokens in one row.
     context = tuple(range(50))
     options = [(99, *range(100 + 5 * i, 105 + 5 * i)) for i in range(4)]
-    lines = [Line(0, 6 * i, context + option[:-1], option) for i, option in enumerate(options)]
+    lines = [Line(0, 6 * i, pack(context + option[:-1]), option) for i, option in enumerate(options)]
     (batch,) = make_plan(lines, Limits(fill_to=(1,))).root.steps
     assert isinstance(batch, Batch)
     assert batch.n_tokens == 67
@@ -103,8 +103,8 @@ def test_tokens_common_to_all_options_are_computed_once() -> None:
 
 
 def test_the_same_document_twice_costs_nothing_more() -> None:
-    once = [Line(0, 0, tuple(range(30)), (7,))]
-    twice = [*once, Line(1, 0, tuple(range(30)), (7,))]
+    once = [Line(0, 0, pack(range(30)), (7,))]
+    twice = [*once, Line(1, 0, pack(range(30)), (7,))]
     assert make_plan(once, Limits()).n_tokens == make_plan(twice, Limits()).n_tokens == 30
 
 
@@ -122,7 +122,7 @@ def test_the_steps_of_the_first_document_stand_first(first: int) -> None:
 def test_a_split_node_keeps_the_ends_of_sequences() -> None:
     # "1 2 3 4 5" is split by "1 2 3 9" after "1 2 3 4 5 6" hangs below it; "1 2" ends inside the first stretch.
     fed = [(1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6), (1, 2, 3, 9), (1, 2)]
-    root = build_trie([Line(doc, 0, tokens, (0,)) for doc, tokens in enumerate(fed)])
+    root = build_trie([Line(doc, 0, pack(tokens), (0,)) for doc, tokens in enumerate(fed)])
     ends = {read.doc: read.at + 1 for node in root.down() for read in node.reads}
     assert ends == {doc: len(tokens) for doc, tokens in enumerate(fed)}
     assert root.size == 7  # 1 2 3 | 4 5 | 6 | 9

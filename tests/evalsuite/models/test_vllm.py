@@ -94,15 +94,18 @@ def documents(encoder: Encoder) -> list[LoglikRequest]:
 
 
 def plain_totals(plain: Any, doc: EncodedDoc) -> list[tuple[float, bool]]:
+    """(total, greedy) of every option by one right-padded forward; causal models do not see the padding."""
     import torch
 
+    width = max(map(len, doc.option_ids))
+    rows = [[*doc.context_ids, *option, *[0] * (width - len(option))] for option in doc.option_ids]
+    with torch.inference_mode():
+        logprobs = plain(torch.tensor(rows)).logits[:, len(doc.context_ids) - 1 : -1].float().log_softmax(-1)
     found = []
-    for option in doc.option_ids:
-        ids = torch.tensor([doc.context_ids + option])
-        with torch.inference_mode():
-            rows = plain(ids).logits[0, len(doc.context_ids) - 1 : -1].float().log_softmax(-1)
+    for option, row in zip(doc.option_ids, logprobs, strict=True):
         targets = torch.tensor(option)
-        found.append((rows.gather(1, targets[:, None]).sum().item(), bool((rows.argmax(-1) == targets).all())))
+        row = row[: len(option)]
+        found.append((row.gather(1, targets[:, None]).sum().item(), bool((row.argmax(-1) == targets).all())))
     return found
 
 

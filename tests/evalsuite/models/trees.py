@@ -9,7 +9,7 @@ from typing import Any
 from evalsuite.models.encoding import EncodedDoc
 from evalsuite.models.hf_plain import plain_values
 from evalsuite.models.hf_plan import Limits, make_plan
-from evalsuite.models.hf_trie import Line
+from evalsuite.models.hf_trie import Line, pack
 
 Numbers = dict[tuple[int, int], tuple[float, bool]]
 """Log-probability and greedy flag by (document, place)."""
@@ -49,7 +49,7 @@ def lines_of(docs: Sequence[EncodedDoc]) -> list[Line]:
     for index, doc in enumerate(docs):
         slot = 0
         for option in doc.option_ids:
-            lines.append(Line(index, slot, doc.context_ids + option[:-1], option))
+            lines.append(Line(index, slot, pack(doc.context_ids + option[:-1]), option))
             slot += len(option)
     return lines
 
