@@ -180,11 +180,13 @@ class _Run:
 def environment(model: Model, answer: Answer) -> dict[str, str]:
     """What an engine says of itself beyond its fingerprint (device, threads); empty when it says nothing.
 
-    How log-likelihoods are shared is of no interest to a generated answer, and left out of its description.
+    How log-likelihoods are shared is left out of the description of generated answers, and the other way round: whether
+    an engine knows it by then depends on what it was asked before, and a resumed run asks in another order.
     """
     describe = getattr(model, "environment", None)
     facts = dict(describe()) if describe else {}
-    return {k: v for k, v in facts.items() if not (isinstance(answer, Response) and k.startswith("scoring"))}
+    other = "scoring" if isinstance(answer, Response) else "generation"
+    return {k: v for k, v in facts.items() if not k.startswith(other)}
 
 
 def _stream(

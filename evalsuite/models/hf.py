@@ -15,6 +15,7 @@ from evalsuite.errors import CheckpointError, EngineError, UsageError, did_you_m
 from evalsuite.models.chat import ChatTemplate
 from evalsuite.models.cores import usable_cores
 from evalsuite.models.encoding import Encoder, encode_documents, model_window
+from evalsuite.models.hf_generate import Generator
 from evalsuite.models.hf_probe import Choice
 from evalsuite.models.hf_score import LikelihoodScorer, LongPrompts, Work
 from evalsuite.types import GenerateRequest, Likelihoods, LoglikRequest, Response
@@ -71,6 +72,7 @@ class HFModel:
         self.model = _load(self.checkpoint, _dtype(dtype), self.device, allow_pickle, trust_remote_code)
         self.kv_budget = kv_budget if kv_budget is not None else _kv_budget(self.device)
         self._scorer: LikelihoodScorer | None = None
+        self._generator: Generator | None = None
         self._works: list[tuple[tuple[LoglikRequest, ...], Work]] = []
 
     def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
@@ -86,11 +88,7 @@ class HFModel:
         self, requests: Sequence[GenerateRequest], wanted: Collection[int] | None = None
     ) -> Iterator[tuple[int, Response]]:
         """Responses in completion order (`Model.generate`)."""
-        from evalsuite.models.hf_generate import Generator
-
-        slots = 1 if self.deterministic else self.slots
-        generator = Generator(self._loaded(), self.encoder, max_length=self.max_length, slots=slots, device=self.device)
-        yield from generator.generate(requests, wanted)
+        yield from self.generator.generate(requests, wanted)
 
     def loglikelihood(
         self, requests: Sequence[LoglikRequest], wanted: Collection[int] | None = None
@@ -104,6 +102,22 @@ class HFModel:
             return
         scorer = self.scorer
         yield from scorer.score(self._work(scorer, requests), wanted)
+
+    @property
+    def generator(self) -> Generator:
+        """What writes responses; made, with its look at the model, at the first use."""
+        if self._generator is None:
+            self._generator = Generator(
+                self._loaded(),
+                self.encoder,
+                max_length=self.max_length,
+                slots=1 if self.deterministic else self.slots,
+                device=self.device,
+                kv_budget=self.kv_budget,
+                share_prefixes=not self.deterministic,
+                long_prompts=self.long_prompts,
+            )
+        return self._generator
 
     @property
     def scorer(self) -> LikelihoodScorer:
@@ -143,6 +157,8 @@ class HFModel:
             found["scoring"] = ", ".join(sorted(levels))
             if why := "; ".join([*(f"{k}: {v}" for k, v in self._scorer.choice.why_not.items()), *self._scorer.notes]):
                 found["scoring_notes"] = why
+        if self._generator is not None and self._generator.level:
+            found["generation"] = self._generator.level
         return found
 
     def forget(self) -> None:
@@ -153,7 +169,7 @@ class HFModel:
 
     def close(self) -> None:
         """Frees the model; a second call does nothing."""
-        self.model = self._scorer = None
+        self.model = self._scorer = self._generator = None
         self._works.clear()
         gc.collect()
         if self.device.type == "cuda":

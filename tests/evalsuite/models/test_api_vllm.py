@@ -89,10 +89,12 @@ def test_texts_equal_those_of_the_offline_engine(model: APIModel, bare: APIModel
     ours = dict(model.generate(requests))
     assert {i for i in ours if ours[i].text != theirs[i].text or ours[i].finish != theirs[i].finish} == set()
     assert [ours[i].tokens for i in range(40)] == [theirs[i].tokens for i in range(40)]
-    # Without a tokenizer the server renders the conversation; its template is the same file, so the text is too.
+    # Without a tokenizer the server renders the conversation with the same template file. Its decoder holds back a
+    # character that lacks bytes at the very end, ours shows it as U+FFFD.
     plain = [i for i in range(40) if not requests[i].want_tokens]
     served = dict(bare.generate(requests, plain))
-    assert [(served[i].text, served[i].finish) for i in plain] == [(theirs[i].text, theirs[i].finish) for i in plain]
+    for i in plain:
+        assert (i, served[i].text.rstrip("\ufffd"), served[i].finish) == (i, theirs[i].text.rstrip("\ufffd"), theirs[i].finish)
     assert any(requests[i].prompt.prefill for i in plain)
     assert bare.environment()["deviations"] == ""
 
