@@ -66,7 +66,7 @@ class HFModel:
         self.slots, self.deterministic, self.long_prompts = slots, deterministic, long_prompts
         if deterministic:
             torch.use_deterministic_algorithms(True)
-        self.encoder = Encoder.from_checkpoint(self.checkpoint)
+        self.encoder = Encoder.from_checkpoint(self.checkpoint, trust_remote_code=trust_remote_code)
         self.max_length = max_length or model_window(self.checkpoint)
         self._template, self._no_template = _template(self.checkpoint, chat_template)
         self.model = _load(self.checkpoint, _dtype(dtype), self.device, allow_pickle, trust_remote_code)

@@ -15,7 +15,7 @@ from evalsuite.models.encoding import EncodedDoc
 from evalsuite.models.hf_plain import plain_values
 from evalsuite.models.hf_plan import Limits, Plan, make_plan
 from evalsuite.models.hf_probe import Choice, Level, agrees, choose_level, level_limits, most_different, plain_noise
-from evalsuite.models.hf_tree import DocValues, KeptStore, TreeScorer
+from evalsuite.models.hf_tree import DocValues, KeptStore, TreeScorer, is_out_of_memory
 from evalsuite.models.hf_trie import Line, pack
 from evalsuite.types import Failed, Likelihoods, LogLikelihood
 
@@ -85,7 +85,21 @@ class LikelihoodScorer:
         return Work(sizes, failed, lines, plan, sentinel, None if self.scorer else "plain")
 
     def score(self, work: Work, wanted: Collection[int]) -> Iterator[tuple[int, Likelihoods]]:
-        """Every wanted document as it completes. Raises EngineCrash after three in a row without a number."""
+        """Every wanted document as it completes.
+
+        Raises EngineCrash after three in a row without a number, and when one row alone does not fit into memory.
+        """
+        try:
+            yield from self._score(work, wanted)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise EngineCrash(
+                "out of memory with a single row in a forward; "
+                "use a smaller --kv-budget or dtype, or a device with more memory"
+            ) from error
+
+    def _score(self, work: Work, wanted: Collection[int]) -> Iterator[tuple[int, Likelihoods]]:
         for index in wanted:
             if index in work.failed:
                 yield index, work.failed[index]

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import torch
 
-from evalsuite.errors import EngineCrash
 from evalsuite.models.hf_cache import Kept, TreeMasks, kept_of, n_bytes, prefix_cache
 from evalsuite.models.hf_head import Head, token_values
 from evalsuite.models.hf_plan import Batch, Plan, Segment
@@ -217,12 +216,9 @@ class TreeScorer:
         try:
             self.n_forwarded += batch.n_tokens
             return self._read(self.forward.batch(batch, path), list(batch.reads()))
-        except torch.OutOfMemoryError as error:
-            if len(batch.rows) == 1:
-                raise EngineCrash(
-                    f"out of memory on one row of {batch.width} tokens behind {batch.prefix}; "
-                    "use a smaller --kv-budget or dtype, or a device with more memory"
-                ) from error
+        except RuntimeError as error:
+            if len(batch.rows) == 1 or not is_out_of_memory(error):
+                raise
         self.store.clear()
         torch.cuda.empty_cache()
         self._most_tokens = batch.n_tokens // 2
@@ -246,6 +242,10 @@ class TreeScorer:
             chunks, [index[row, read.at] for row, read in ordered], [read.token for _, read in ordered]
         )
         return [read for _, read in ordered], values, greedy
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _tensors(things: Any) -> Iterator[torch.Tensor]:

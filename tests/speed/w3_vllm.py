@@ -55,7 +55,8 @@ def run(scale: float = 1.0) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = make_checkpoint(Path(folder) / "checkpoint", TINY8)
         command = [sys.executable, "-m", "tests.speed.w3_vllm", str(checkpoint), str(scale)]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+        root = Path(__file__).parents[2]
+        done = subprocess.run(command, env=environment, capture_output=True, check=False, cwd=root)
     if done.returncode:
         raise RuntimeError(f"the engine of W3 failed:\n{done.stderr.decode(errors='replace')[-3000:]}")
     rows: list[Row] = json.loads(done.stdout.decode().splitlines()[-1])
@@ -113,6 +114,7 @@ def compare(engine: Any, workload: Workload, scale: float) -> Row:
     equality = differences(mine, other)
     assert equality["max_difference"] <= MOST_DIFFERENT, equality
     assert equality["n_options"] == len(docs) * len(workload.options)
+    lengths = "/".join(map(str, workload.options))
     took = {name: median(values) for name, values in seconds.items()}
     return {
         "name": workload.name,
@@ -125,7 +127,7 @@ def compare(engine: Any, workload: Workload, scale: float) -> Row:
         "bar": workload.bar,
         "command": "make bench",
         "note": (
-            f"{len(docs)} documents × {len(workload.options)} options of {'/'.join(map(str, workload.options))} tokens; "
+            f"{len(docs)} documents × {len(workload.options)} options of {lengths} tokens; "
             f"wall {took['ours_wall']:.1f} against {took['theirs_wall']:.1f} s; guard repeats {scorer.n_guarded}"
         ),
         "equality": equality,

@@ -18,7 +18,7 @@ from evalsuite.models.encoding import EncodedDoc, encode_documents
 from evalsuite.models.hf import HFModel
 from evalsuite.models.hf_cache import TreeMasks
 from evalsuite.models.hf_score import LikelihoodScorer
-from evalsuite.types import Failed, Likelihoods, LogLikelihood, LoglikRequest, Prompt
+from evalsuite.types import Failed, GenerateRequest, Likelihoods, LogLikelihood, LoglikRequest, Prompt, Sampling
 from tests.tiny import SMALL, make_checkpoint, make_model, make_tokenizer, words
 
 
@@ -100,6 +100,20 @@ def test_a_resumed_run_gives_the_same_bits(model: HFModel, tiny_checkpoint: Path
     again = dict(resumed.loglikelihood(requests, first))
     assert sorted(part) == sorted(set(range(40)) - first)
     assert {**part, **again} == whole
+
+
+def test_a_row_that_never_fits_into_memory_ends_the_engine_with_advice(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = HFModel(tiny_checkpoint, threads=1)
+    assert model.scorer.scorer is not None
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(model.scorer.scorer.forward, "batch", full)
+    with pytest.raises(EngineCrash, match="single row in a forward; use a smaller --kv-budget"):
+        list(model.loglikelihood(few_shot(6)))
 
 
 def test_permuted_requests_give_the_same_numbers(model: HFModel) -> None:
@@ -252,6 +266,17 @@ def test_bfloat16_runs_on_the_tree_and_stays_close_to_plain(tmp_path: Path) -> N
     for index in range(9):
         for a, b in zip(_options(found[index]), _options(plain[index]), strict=True):
             assert a.total == pytest.approx(b.total, abs=0.05 * a.n_tokens)
+
+
+def test_generating_and_scoring_work_on_one_model_in_turn(model: HFModel) -> None:
+    asked = [GenerateRequest(Prompt(f"number {i} is"), Sampling(max_tokens=4)) for i in range(3)]
+    scored, before = few_shot(5), dict(model.generate(asked))
+    first = dict(model.loglikelihood(scored))
+    assert dict(model.generate(asked, [1])) == {1: before[1]}
+    model.forget()
+    assert dict(model.loglikelihood(scored)) == first
+    assert {response.n_tokens for response in before.values()} == {4}
+    assert model.environment()["generation"]
 
 
 def test_the_fingerprint_names_what_numbers_depend_on(model: HFModel) -> None:
