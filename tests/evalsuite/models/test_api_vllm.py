@@ -94,7 +94,11 @@ def test_texts_equal_those_of_the_offline_engine(model: APIModel, bare: APIModel
     plain = [i for i in range(40) if not requests[i].want_tokens]
     served = dict(bare.generate(requests, plain))
     for i in plain:
-        assert (i, served[i].text.rstrip("\ufffd"), served[i].finish) == (i, theirs[i].text.rstrip("\ufffd"), theirs[i].finish)
+        assert (i, served[i].text.rstrip("\ufffd"), served[i].finish) == (
+            i,
+            theirs[i].text.rstrip("\ufffd"),
+            theirs[i].finish,
+        )
     assert any(requests[i].prompt.prefill for i in plain)
     assert bare.environment()["deviations"] == ""
 

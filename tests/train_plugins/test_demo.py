@@ -1,0 +1,37 @@
+"""The demonstration trains, scores and tabulates; its model is small and never sees a test row."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from evalsuite.benchmark import find_benchmark
+from evalsuite.checkpoint import open_checkpoint
+from train_plugins import demo
+
+
+def test_no_test_row_is_trained_on() -> None:
+    held_out = {row["question"] for name in demo.TASKS for row in find_benchmark(name).module.test_rows()}  # type: ignore[union-attr]
+    seen = {question for question, _ in itertools.islice(demo._examples(random.Random(0)), 20_000)}
+    assert len(seen) > 3_000
+    assert not seen & held_out
+
+
+@pytest.mark.slow
+def test_a_short_demo_ends_in_a_leaderboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "STEPS", {"early": 10, "late": 150})
+    demo.main(["--out", str(tmp_path), "--threads", "1"])
+    out = capfd.readouterr().out
+    assert "$ evalsuite leaderboard" in out
+    table = out.split("$ evalsuite leaderboard")[1]
+    rows = {
+        line.split()[0]: float(line.split()[1]) for line in table.splitlines() if line.startswith(("early", "late"))
+    }
+    assert rows["late"] > rows["early"]
+    checkpoint = open_checkpoint(tmp_path / "checkpoints" / "late")
+    assert 0 < checkpoint.n_parameters < 1_000_000
