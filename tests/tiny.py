@@ -1,4 +1,4 @@
-"""Tiny real checkpoints for tests and speed workloads: a tokenizer trained on Python's own library, random Llama weights.
+"""Tiny real checkpoints for tests and speed workloads: random Llamas, a tokenizer trained on Python's own library.
 
 Nothing is downloaded. `bench22` and `tiny8` are the models whose numbers stand in results/SPEED.md.
 """
@@ -46,7 +46,7 @@ def library_files() -> tuple[Path, ...]:
 
 
 def words(seed: int = 7) -> tuple[random.Random, list[str]]:
-    """A generator and the word list that workload texts are drawn from (duplicates kept, so common words are common)."""
+    """A generator and the word list that workload texts are drawn from (duplicates kept: common words are common)."""
     found: list[str] = []
     for path in library_files()[:60]:
         found += re.findall(r"[A-Za-z]{3,9}", path.read_text(encoding="utf-8", errors="replace"))

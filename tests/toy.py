@@ -11,8 +11,8 @@ from evalsuite.types import Score
 from evalsuite.verify.lmeval import as_process_choices, as_process_results
 
 def dataset(**_):
-    rows = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i), "kind": "even" if i % 2 == 0 else "odd",
-             "choices": [str(2 * i), str(2 * i + 1)]} for i in range(N)]
+    rows = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i),
+             "kind": "even" if i % 2 == 0 else "odd", "choices": [str(2 * i), str(2 * i + 1)]} for i in range(N)]
     return {"test": datasets.Dataset.from_list(rows)}
 
 def prompt(doc):
@@ -77,5 +77,5 @@ def make_benchmark(root: Path, name: str, n: int = 20, *, choices: bool = False,
     (folder / "verify.py").write_text(VERIFY.replace("range(N)", f"range({n})"))
     (folder / "README.md").write_text(f"# {name}\n")
     field = '"totals": [0.0, -1.0]' if choices else '"response": "4"'
-    (folder / "cases.jsonl").write_text('{%s, "doc": {"answer": "4"}, "value": 1.0}\n' % field)
+    (folder / "cases.jsonl").write_text(f'{{{field}, "doc": {{"answer": "4"}}, "value": 1.0}}\n')
     return root

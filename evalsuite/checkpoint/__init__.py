@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalsuite.checkpoint.memory import facts
 from evalsuite.checkpoint.files import Files, find_files, read_json
+from evalsuite.checkpoint.memory import facts
 from evalsuite.checkpoint.weights import FileFacts, Tensor, examine_bytes, examine_weights, read_tensors
 from evalsuite.errors import CheckpointError
 

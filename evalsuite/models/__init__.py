@@ -15,7 +15,7 @@ from evalsuite.types import Model
 
 GROUP = "evalsuite.models"
 BUILT_IN = {
-    "hf": "evalsuite.models.hf:HFModel",
+    "hf": "evalsuite.models.hf.model:HFModel",
     "vllm": "evalsuite.models.vllm:VLLMModel",
     "api": "evalsuite.models.api:APIModel",
     "fake": "evalsuite.models.fake:FakeModel",
@@ -41,6 +41,8 @@ class EngineSpec:
             "deterministic": str(self.deterministic).lower(),
             "long_prompts": self.long_prompts,
             "chat_template": self.template_digest,
+            # Decides how far a response may go and which prompts fit; the checkpoint's own is part of its digest.
+            "max_length": str(self.options.get("max_length", "checkpoint")),
         }
 
 

@@ -1,7 +1,7 @@
 """Stock `lm-eval run` with a model that answers gold for every other document: what our own path is compared with.
 
-Run as `python -m tests.benchmarks.table_lm run --model table --model_args checkpoint=…,out=… …`. Every prompt and answer
-is written to `out` (JSON), so that the same answers can be given to ours.
+Run as `python -m tests.benchmarks.table_lm run --model table --model_args checkpoint=…,out=… …`. Every prompt and
+answer is written to `out` (JSON), so that the same answers can be given to ours.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def compare(
 
 def our_runner(checkpoint: Path) -> Callable[[Sequence[LoglikRequest]], Pairs]:
     """A function from requests to (total, greedy) by document and option; a fresh plan and empty caches each time."""
-    from evalsuite.models.hf import HFModel
+    from evalsuite.models.hf.model import HFModel
 
     model = HFModel(checkpoint, threads=1)
     assert model.scorer.choice.level == "tree"  # the probe is part of loading

@@ -105,7 +105,7 @@ def _compare(name: str, peer: str, ours: Runner, theirs: Runner, note: str) -> R
 
 
 def _ours(model: Any, encoder: Any, work: Workload) -> Runner:
-    from evalsuite.models.hf_generate import Generator
+    from evalsuite.models.hf.generate import Generator
     from evalsuite.types import GenerateRequest, Prompt, Sampling
 
     requests = [GenerateRequest(Prompt(p), Sampling(n)) for p, n in zip(work.prompts, work.lengths, strict=True)]

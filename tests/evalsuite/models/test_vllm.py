@@ -149,7 +149,7 @@ class TestEngine:
             assert part == {index: whole[index] for index in wanted}
 
     def test_greedy_texts_equal_those_of_the_engine_hf(self, model: VLLMModel, checkpoint: Path) -> None:
-        from evalsuite.models.hf import HFModel
+        from evalsuite.models.hf.model import HFModel
 
         draw, library = words(9)
         stops = [(), ("\n",), (" ", "e"), ("ion", "the"), ("</s>",)]

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import torch
 
-from evalsuite.models.hf_cache import TreeMasks, Unsupported
-from evalsuite.models.hf_head import Head
-from evalsuite.models.hf_plain import plain_values
-from evalsuite.models.hf_plan import Limits, make_plan
-from evalsuite.models.hf_tree import CopyForward, Forward, KeptStore, TreeForward, TreeScorer
-from evalsuite.models.hf_trie import Line, pack
+from evalsuite.models.hf.cache import TreeMasks, Unsupported
+from evalsuite.models.hf.head import Head
+from evalsuite.models.hf.plain import plain_values
+from evalsuite.models.hf.plan import Limits, make_plan
+from evalsuite.models.hf.tree import CopyForward, Forward, KeptStore, TreeForward, TreeScorer
+from evalsuite.models.hf.trie import Line, pack
 
 Level = Literal["tree", "prefix-copy", "plain"]
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from evalsuite.models.hf_plain import plain_values
-from evalsuite.models.hf_trie import Line, pack
-from tests.evalsuite.models.families import EAGER_ONLY, VOCABULARY, make_family
-from tests.evalsuite.models.trees import lines_of, random_docs
+from evalsuite.models.hf.plain import plain_values
+from evalsuite.models.hf.trie import Line, pack
+from tests.evalsuite.models.hf.families import EAGER_ONLY, VOCABULARY, make_family
+from tests.evalsuite.models.hf.trees import lines_of, random_docs
 
 
 @pytest.fixture(scope="module")

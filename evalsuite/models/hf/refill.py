@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from evalsuite.models.hf_cache import Kept
-from evalsuite.models.hf_prefix import Ids, PrefixPlan
-from evalsuite.models.hf_response import Writing
-from evalsuite.models.hf_sample import choose
-from evalsuite.models.hf_slots import Slots
+from evalsuite.models.hf.cache import Kept
+from evalsuite.models.hf.prefix import Ids, PrefixPlan
+from evalsuite.models.hf.response import Writing
+from evalsuite.models.hf.sample import choose
+from evalsuite.models.hf.slots import Slots
 
 GROUP_TOKENS = 16_384
 """Padded tokens of one prefill, where prompts are computed in groups."""

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalsuite.models.hf_plan import Batch, Limits, Plan, Segment, make_plan
-from evalsuite.models.hf_trie import Line, Read, build_trie, pack, unpack
-from tests.evalsuite.models.trees import lines_of, random_docs, random_limits
+from evalsuite.models.hf.plan import Batch, Limits, Plan, Segment, make_plan
+from evalsuite.models.hf.trie import Line, Read, build_trie, pack, unpack
+from tests.evalsuite.models.hf.trees import lines_of, random_docs, random_limits
 
 seeds = st.integers(0, 10**6)
 

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import torch
 
-from evalsuite.models.hf_cache import Kept, TreeMasks, kept_of, n_bytes, prefix_cache
-from evalsuite.models.hf_head import Head, token_values
-from evalsuite.models.hf_plan import Batch, Plan, Segment
-from evalsuite.models.hf_trie import Read
+from evalsuite.models.hf.cache import Kept, TreeMasks, kept_of, n_bytes, prefix_cache
+from evalsuite.models.hf.head import Head, token_values
+from evalsuite.models.hf.plan import Batch, Plan, Segment
+from evalsuite.models.hf.trie import Read
 
 Path = tuple[Any, ...]
 """What a forward needs of the stretches from the root down; each kind of forward has its own."""

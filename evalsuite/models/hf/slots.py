@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from evalsuite.models.hf_cache import Kept, KeysValues, LayerKind, TreeMasks, Unsupported, near
-from evalsuite.models.hf_decode import KEY_STEP, decoding
+from evalsuite.models.hf.cache import Kept, KeysValues, LayerKind, TreeMasks, Unsupported, near
+from evalsuite.models.hf.decode import KEY_STEP, decoding
 
 
 @dataclass(frozen=True, slots=True)

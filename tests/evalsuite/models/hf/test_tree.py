@@ -10,14 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalsuite.models import hf_cache
-from evalsuite.models.hf_cache import TreeMasks
-from evalsuite.models.hf_head import Head
-from evalsuite.models.hf_plan import Batch, Limits, Segment, make_plan
-from evalsuite.models.hf_probe import choose_level, level_limits
-from evalsuite.models.hf_tree import KeptStore, TreeForward, TreeScorer
-from tests.evalsuite.models.families import EAGER_ONLY, TREE, VOCABULARY, make_family
-from tests.evalsuite.models.trees import lines_of, oracle, random_docs, random_limits, scored, worst
+from evalsuite.models.hf import cache as hf_cache
+from evalsuite.models.hf.cache import TreeMasks
+from evalsuite.models.hf.head import Head
+from evalsuite.models.hf.plan import Batch, Limits, Segment, make_plan
+from evalsuite.models.hf.probe import choose_level, level_limits
+from evalsuite.models.hf.tree import KeptStore, TreeForward, TreeScorer
+from tests.evalsuite.models.hf.families import EAGER_ONLY, TREE, VOCABULARY, make_family
+from tests.evalsuite.models.hf.trees import lines_of, oracle, random_docs, random_limits, scored, worst
 
 FLOAT32 = 2e-5  # of one token's log-probability; the models here have logits of ±10
 

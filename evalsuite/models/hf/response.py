@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from evalsuite.models.hf_sample import BROKEN, Draw
+from evalsuite.models.hf.sample import BROKEN, Draw
 from evalsuite.models.stops import StopWatch
 from evalsuite.types import GenerateRequest, Response
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from evalsuite.errors import CheckpointError, EngineCrash, EngineError, UsageError
-from evalsuite.models import hf_score
 from evalsuite.models.encoding import EncodedDoc, encode_documents
-from evalsuite.models.hf import HFModel
-from evalsuite.models.hf_cache import TreeMasks
-from evalsuite.models.hf_score import LikelihoodScorer
+from evalsuite.models.hf import score as hf_score
+from evalsuite.models.hf.cache import TreeMasks
+from evalsuite.models.hf.model import HFModel
+from evalsuite.models.hf.score import LikelihoodScorer
 from evalsuite.types import Failed, GenerateRequest, Likelihoods, LogLikelihood, LoglikRequest, Prompt, Sampling
 from tests.tiny import SMALL, make_checkpoint, make_model, make_tokenizer, words
 

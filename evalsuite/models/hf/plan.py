@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from evalsuite.models.hf_trie import Line, Node, Read, Tokens, build_trie
+from evalsuite.models.hf.trie import Line, Node, Read, Tokens, build_trie
 
 Array = NDArray[np.int64]
 

@@ -12,11 +12,11 @@ import torch
 
 from evalsuite.errors import EngineCrash
 from evalsuite.models.encoding import EncodedDoc
-from evalsuite.models.hf_plain import plain_values
-from evalsuite.models.hf_plan import Limits, Plan, make_plan
-from evalsuite.models.hf_probe import Choice, Level, agrees, choose_level, level_limits, most_different, plain_noise
-from evalsuite.models.hf_tree import DocValues, KeptStore, TreeScorer, is_out_of_memory
-from evalsuite.models.hf_trie import Line, pack
+from evalsuite.models.hf.plain import plain_values
+from evalsuite.models.hf.plan import Limits, Plan, make_plan
+from evalsuite.models.hf.probe import Choice, Level, agrees, choose_level, level_limits, most_different, plain_noise
+from evalsuite.models.hf.tree import DocValues, KeptStore, TreeScorer, is_out_of_memory
+from evalsuite.models.hf.trie import Line, pack
 from evalsuite.types import Failed, Likelihoods, LogLikelihood
 
 LongPrompts = Literal["fail", "left"]

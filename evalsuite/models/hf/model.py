@@ -15,9 +15,9 @@ from evalsuite.errors import CheckpointError, EngineError, UsageError, did_you_m
 from evalsuite.models.chat import ChatTemplate
 from evalsuite.models.cores import usable_cores
 from evalsuite.models.encoding import Encoder, encode_documents, model_window
-from evalsuite.models.hf_generate import Generator
-from evalsuite.models.hf_probe import Choice
-from evalsuite.models.hf_score import LikelihoodScorer, LongPrompts, Work
+from evalsuite.models.hf.generate import Generator
+from evalsuite.models.hf.probe import Choice
+from evalsuite.models.hf.score import LikelihoodScorer, LongPrompts, Work
 from evalsuite.types import GenerateRequest, Likelihoods, LoglikRequest, Response
 
 DTYPES = {

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalsuite.models.encoding import EncodedDoc
-from evalsuite.models.hf_plain import plain_values
-from evalsuite.models.hf_plan import Limits, make_plan
-from evalsuite.models.hf_trie import Line, pack
+from evalsuite.models.hf.plain import plain_values
+from evalsuite.models.hf.plan import Limits, make_plan
+from evalsuite.models.hf.trie import Line, pack
 
 Numbers = dict[tuple[int, int], tuple[float, bool]]
 """Log-probability and greedy flag by (document, place)."""

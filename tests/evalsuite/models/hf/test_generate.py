@@ -16,14 +16,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalsuite.models import hf_refill
 from evalsuite.models.encoding import Encoder
-from evalsuite.models.hf_cache import TreeMasks
-from evalsuite.models.hf_decode import row_step
-from evalsuite.models.hf_generate import Generator
-from evalsuite.models.hf_prefix import generation_order, plan_prefixes
-from evalsuite.models.hf_sample import sample, uniform
-from evalsuite.models.hf_slots import Slots
+from evalsuite.models.hf import refill as hf_refill
+from evalsuite.models.hf.cache import TreeMasks
+from evalsuite.models.hf.decode import row_step
+from evalsuite.models.hf.generate import Generator
+from evalsuite.models.hf.prefix import generation_order, plan_prefixes
+from evalsuite.models.hf.sample import sample, uniform
+from evalsuite.models.hf.slots import Slots
 from evalsuite.models.stops import Thinking
 from evalsuite.types import GenerateRequest, Prompt, Response, Sampling
 from tests.tiny import SMALL, make_model, words

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from evalsuite.models.hf_prefix import Ids
-from evalsuite.models.hf_response import Writing
-from evalsuite.models.hf_sample import choose
+from evalsuite.models.hf.prefix import Ids
+from evalsuite.models.hf.response import Writing
+from evalsuite.models.hf.sample import choose
 
 
 def static_batches(

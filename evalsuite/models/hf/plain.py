@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from evalsuite.models.hf_trie import Line, unpack
+from evalsuite.models.hf.trie import Line, unpack
 
 Values = tuple[Line, list[float], list[bool]]
 

@@ -10,13 +10,13 @@ import torch
 
 from evalsuite.errors import EngineCrash
 from evalsuite.models.encoding import Encoder
-from evalsuite.models.hf_cache import TreeMasks, Unsupported
-from evalsuite.models.hf_decode import row_step
-from evalsuite.models.hf_prefix import Ids, PrefixPlan, generation_order, plan_prefixes
-from evalsuite.models.hf_refill import Refill
-from evalsuite.models.hf_response import Writing
-from evalsuite.models.hf_slots import Slots, slots_work
-from evalsuite.models.hf_static import static_batches
+from evalsuite.models.hf.cache import TreeMasks, Unsupported
+from evalsuite.models.hf.decode import row_step
+from evalsuite.models.hf.prefix import Ids, PrefixPlan, generation_order, plan_prefixes
+from evalsuite.models.hf.refill import Refill
+from evalsuite.models.hf.response import Writing
+from evalsuite.models.hf.slots import Slots, slots_work
+from evalsuite.models.hf.static import static_batches
 from evalsuite.models.stops import StopWatch, Thinking
 from evalsuite.types import GenerateRequest, Response
 
@@ -31,7 +31,7 @@ class Generator:
 
     `slots` is how many responses are written at a time (None: as many as `kv_budget` bytes hold, at most 32 on a CPU).
     What a response becomes in float32 on a CPU does not depend on the others, bit for bit, so a resumed run writes
-    the same texts (`hf_decode` says how far that goes). `share_prefixes` false computes every prompt whole.
+    the same texts (`decode` says how far that goes). `share_prefixes` false computes every prompt whole.
     `long_prompts` "left" cuts a prompt at its start until max_tokens fit behind it, as lm-eval does.
     `level` is "slots" or, for models whose state cannot live in slots, "static: …" with the reason, once it is known.
     """
