@@ -178,7 +178,7 @@ _Loader.add_constructor("!function", lambda loader, node: f"!function {loader.co
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, `include:` merged in as lm-eval does (shallow); BenchmarkError names file and line."""
+    """The mapping in a YAML file, `include:` merged in as lm-eval does (shallow). BenchmarkError names file, line."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:

@@ -23,7 +23,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to generate. `temperature` 0 is greedy, `max_tokens` counts new tokens, a stop string is cut from the text."""
+    """How to generate. `temperature` 0 is greedy, `max_tokens` counts new tokens, a stop string ends the text."""
 
     max_tokens: int
     stop: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Reversing four letters: the response must be the letters backwards. Rows are drawn here from a fixed seed, not loaded."""
+"""Reversing four letters: the response must be the letters backwards. Rows are drawn from a fixed seed, not loaded."""
 
 import random
 
