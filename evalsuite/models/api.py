@@ -70,7 +70,7 @@ class APIModel:
         self.tokenizer = Path(tokenizer) if tokenizer is not None else None
         self.thinking = Thinking(*thinking) if thinking else None
         self.n_straddled = 0
-        self.deviations: set[str] = set()
+        self.deviation = ""
         price = read_price(Path(prices), served_model) if prices else Price()
         self.budget = Budget(max_tokens_total, max_cost_usd, price)
         self._chat_template, self._max_length = chat_template, max_length
@@ -126,11 +126,10 @@ class APIModel:
         Raises EngineError, before anything is asked, when the server lacks what a request needs.
         """
         order = _order([r.prompt.text for r in requests], wanted)
-        for index in order:
-            if missing := self.speaker.missing(requests[index]):
-                raise self._refusal(missing)
-            if requests[index].prompt.prefill and self._drops_prefill(requests[index]):
-                self.deviations.add("prefill dropped")
+        if missing := next(filter(None, (self.speaker.missing(requests[index]) for index in order)), ""):
+            raise self._refusal(missing)
+        # Told of the full set: a resumed run says the same.
+        self.deviation = "prefill dropped" if any(map(self._drops_prefill, requests)) else "none"
         yield from self.client.stream(self._generate_jobs(requests, order))
 
     def loglikelihood(
@@ -181,17 +180,22 @@ class APIModel:
         }
 
     def environment(self) -> Mapping[str, str]:
-        """What a scorecard records beside the numbers. No part of it is secret."""
+        """What a scorecard records beside the numbers; no part of it is secret or changes during a benchmark."""
         return {
             "base_url": self.client.base_url,
             "served_model": self.served_model,
             "features": self.features.names(),
-            "tokens_prompt": str(self.budget.n_prompt),
-            "tokens_new": str(self.budget.n_new),
-            "cost_usd": f"{self.budget.cost_usd:.4f}",
-            "tries": str(self.client.n_tries),
-            "straddled": str(self.n_straddled),
-            "deviations": ", ".join(sorted(self.deviations)),
+            "generation_deviation": self.deviation,
+        }
+
+    def counts(self) -> Mapping[str, float]:
+        """What was sent and used so far; `straddled` documents had a token across the boundary of their context."""
+        return {
+            "tries": self.client.n_tries,
+            "tokens_prompt": self.budget.n_prompt,
+            "tokens_new": self.budget.n_new,
+            "cost_usd": self.budget.cost_usd,
+            "straddled": self.n_straddled,
         }
 
     def close(self) -> None:
@@ -280,7 +284,7 @@ class APIModel:
         return ""
 
     def _drops_prefill(self, request: GenerateRequest) -> bool:
-        return self.speaker.path(request) == CHAT and not self.features.prefill
+        return bool(request.prompt.prefill) and self.speaker.path(request) == CHAT and not self.features.prefill
 
     def _refusal(self, missing: str) -> EngineError:
         return EngineError(

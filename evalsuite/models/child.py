@@ -46,7 +46,7 @@ class ChildModel:
         self._call_number = 0
         self._open_call: int | None = None  # the call whose results are wanted
         self._child: Child | None = None
-        self._environment_seen: Mapping[str, str] = {}
+        self._counts: Mapping[str, int] = {}
         self.start()
 
     def start(self) -> None:
@@ -63,8 +63,12 @@ class ChildModel:
         return cast("Mapping[str, str]", self._ready()["fingerprint"])
 
     def environment(self) -> Mapping[str, str]:
-        """What the engine records beside its numbers (versions, device, counts), as of the last finished call."""
-        return self._environment_seen or cast("Mapping[str, str]", self._ready()["environment"])
+        """What a scorecard records beside the numbers (versions, device); the same from start to end."""
+        return cast("Mapping[str, str]", self._ready()["environment"])
+
+    def counts(self) -> Mapping[str, int]:
+        """What the engine has counted by the end of the last call, and how often it was restarted."""
+        return {**self._counts, "restarts": self.n_restarts}
 
     def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
         return cast("str", self.template.render(messages, add_generation_prompt))
@@ -164,5 +168,5 @@ class ChildModel:
         if frame["ev"] != "done":
             return frame
         self._open_call = None
-        self._environment_seen = frame["environment"]
+        self._counts = frame["counts"]
         return None

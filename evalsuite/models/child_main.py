@@ -71,7 +71,7 @@ def main(reading: int, writing: int) -> None:
         model = build(inbox.next())
         inbox.loaded.set()
         facts = {"max_length": model.max_length, "fingerprint": dict(model.fingerprint())}
-        pipe.send({"ev": "ready", "environment": environment(model), **facts})
+        pipe.send({"ev": "ready", "environment": told(model, "environment"), **facts})
         while not inbox.stop.is_set():
             frame = inbox.next()
             if frame["op"] == "run":
@@ -117,12 +117,12 @@ def run(model: Any, frame: Frame, pipe: Pipe, inbox: Inbox) -> None:
         return
     finally:
         results.close()
-    pipe.send({"ev": "done", "id": number, "environment": environment(model)})
+    pipe.send({"ev": "done", "id": number, "counts": told(model, "counts")})
 
 
-def environment(model: Any) -> dict[str, str]:
-    """What the model records beside its numbers; empty for one that records nothing."""
-    return dict(model.environment()) if hasattr(model, "environment") else {}
+def told(model: Any, what: str) -> dict[str, Any]:
+    """What the model says of itself beyond the protocol; empty for one that says nothing."""
+    return dict(getattr(model, what)()) if hasattr(model, what) else {}
 
 
 class Credit:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from evalsuite.checkpoint.files import read_json
 from evalsuite.errors import CheckpointError, UsageError, did_you_mean
 from evalsuite.models.child import ChildModel
+from evalsuite.models.cores import usable_cores
 from evalsuite.models.encoding import model_window
 from evalsuite.models.vllm_install import is_cpu_build, require_vllm, vllm_status
 
@@ -32,8 +33,8 @@ class VLLMModel(ChildModel):
     precision. `max_length` None is the checkpoint's window. `kv_gib` is the memory for keys and values (CPU; None: 4
     GiB, or a quarter of what is free), `gpu_memory` the fraction of a GPU that vLLM may take (None: its default).
     `in_flight` bounds the responses that are written at a time. `eager` None is true on a CPU, where nothing is
-    compiled, and vLLM's default on a GPU. `thinking` are the tags of a reasoning model. `threads` pins the engine to
-    that many CPUs. `engine_options` go to `vllm.LLM` as they are. Raises EngineError when vLLM cannot run here.
+    compiled, and vLLM's default on a GPU. `thinking` are the tags of a reasoning model. `threads` None is what
+    the machine grants (CPU). `engine_options` go to `vllm.LLM` as they are. Raises EngineError when vLLM cannot run here.
     """
 
     def __init__(
@@ -151,8 +152,9 @@ def _environment(
         found["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if on_cpu:
         found |= {"VLLM_CPU_KVCACHE_SPACE": str(kv_gib), "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
-        if threads is not None:
-            found["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, _cpus()[:threads]))
+        # In one process vLLM binds no threads and takes every core of the host, also those that a container may not use.
+        if threads is not None or "OMP_NUM_THREADS" not in os.environ:
+            found["OMP_NUM_THREADS"] = str(threads or usable_cores())
     if batch_invariant:
         found["VLLM_BATCH_INVARIANT"] = "1"
     return found
@@ -181,9 +183,3 @@ def _kv_gib() -> int:
     except (OSError, StopIteration):
         return 1
     return max(1, min(MOST_KV_GIB, free_kib // 4 >> 20))
-
-
-def _cpus() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))

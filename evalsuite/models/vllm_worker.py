@@ -98,11 +98,12 @@ class VLLMWorker:
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "threads": str(torch.get_num_threads()),
-            "kv_tokens": str(self.engine.kv_tokens),
             "block_size": str(self.engine.block_size),
             "scoring": self.scorer.level,
-            "guard_repeats": str(self.scorer.n_guarded),
         }
+
+    def counts(self) -> Mapping[str, int]:
+        return {"guard_repeats": self.scorer.n_guarded, "kv_tokens": self.engine.kv_tokens}
 
     def close(self) -> None:
         self.engine.close()

@@ -51,7 +51,7 @@ def run(scale: float = 1.0) -> list[Row]:
     if (status := vllm_status())["usable"] == "no":
         print(f"W3 is left out: {status['problem']}", file=sys.stderr)
         return []
-    environment = os.environ | _environment(on_cpu=True, one_device=True, kv_gib=1, threads=None, batch_invariant=False)
+    environment = os.environ | _environment(on_cpu=True, one_device=True, kv_gib=1, threads=1, batch_invariant=False)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = make_checkpoint(Path(folder) / "checkpoint", TINY8)
         command = [sys.executable, "-m", "tests.speed.w3_vllm", str(checkpoint), str(scale)]

@@ -73,7 +73,7 @@ def test_every_request_is_answered_once_in_the_order_of_completion() -> None:
         body = server.asked()[-1]
         assert (body["model"], body["prompt"], body["max_tokens"], body["temperature"]) == ("m", "c", 8, 0.0)
         assert "seed" not in body
-        assert model.environment()["tokens_new"] == "15"  # five answers of three tokens
+        assert model.counts()["tokens_new"] == 15  # five answers of three tokens
 
 
 def test_what_is_sampled_is_said_in_full() -> None:
@@ -297,11 +297,15 @@ def test_conversations_and_prefills_go_to_the_chat_endpoint() -> None:
         body = server.asked()[0]
         assert body["messages"][-1] == {"role": "assistant", "content": "Su"}
         assert body["continue_final_message"] is True
-        assert model.environment()["deviations"] == ""
+        assert model.environment()["generation_deviation"] == "none"
     with serving(features=EVERYTHING - {"go_on"}) as (server, model):
         list(model.generate([talk("hi", "Su")]))
         assert server.asked()[0]["messages"] == [{"role": "user", "content": "hi"}]
-        assert model.environment()["deviations"] == "prefill dropped"
+        assert model.environment()["generation_deviation"] == "prefill dropped"
+        list(model.generate([talk("hi", "Su"), talk("ha")], [1]))
+        assert model.environment()["generation_deviation"] == "prefill dropped"  # told of the whole benchmark
+        list(model.generate([talk("ha")]))
+        assert model.environment()["generation_deviation"] == "none"  # of this one
 
 
 def test_what_the_server_lacks_is_refused_before_anything_is_spent() -> None:
@@ -352,7 +356,7 @@ def test_options_are_scored_from_the_echo_of_a_server_without_tokens() -> None:
         assert found[0] == (LogLikelihood(-1.0, False, 1), LogLikelihood(-0.75 - 1.0, False, 2))
         # "one twox y": the token " twox" straddles the boundary and counts to the option.
         assert found[1] == (LogLikelihood(-5 / 4 - 2 / 4, False, 2),)
-        assert model.environment()["straddled"] == "1"
+        assert model.counts()["straddled"] == 1
         short = dict(model.loglikelihood([LoglikRequest(Prompt("one"), (" ab", ""))]))[0]
         assert short == Failed("option '' has no tokens of its own")
         assert dict(model.loglikelihood([LoglikRequest(Prompt("one"), (" ab",))]))[0] == (

@@ -100,7 +100,7 @@ def test_texts_equal_those_of_the_offline_engine(model: APIModel, bare: APIModel
             theirs[i].finish,
         )
     assert any(requests[i].prompt.prefill for i in plain)
-    assert bare.environment()["deviations"] == ""
+    assert bare.environment()["generation_deviation"] == "none"
 
 
 def test_a_prompt_beyond_the_window_fails_with_the_reason(model: APIModel, bare: APIModel) -> None:

@@ -108,7 +108,7 @@ def test_answers_and_likelihoods_are_those_of_the_same_model_in_this_process(tmp
         assert list(model.loglikelihood(OPTIONS, {3, 7})) == list(alone.loglikelihood(OPTIONS, {3, 7}))
         assert model.max_length == alone.max_length
         assert model.fingerprint() == alone.fingerprint()
-        assert model.environment() == {}
+        assert (model.environment(), model.counts()) == ({}, {"restarts": 0})
 
 
 def test_every_field_of_every_type_survives_the_pipe() -> None:
