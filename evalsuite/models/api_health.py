@@ -28,17 +28,26 @@ class Health:
         self._ever, self._in_a_row = True, 0
 
     def failure(self, error: ApiError) -> None:
-        """Raises EngineError when the first answer of the run is a refusal, Incomplete after 20 failures in a row."""
+        """Raises EngineError when the first answer of the run is a refusal or nothing ever worked in 20 tries.
+
+        Twenty failures in a row after something had worked are an interruption: Incomplete.
+        """
         if error.status == 400 and "context" in str(error) and "length" in str(error):
             return  # one prompt is too long; that says nothing about the next one
         if not self._ever and 400 <= error.status < 500 and error.status not in RETRIED:
             raise explain(error, self._key_variable)
         self._in_a_row += 1
-        if self._in_a_row >= CONSECUTIVE_FAILURES:
-            raise Incomplete(
-                f"{self._in_a_row} requests in a row failed, the last one with: {error}; nothing is lost, "
-                "the same command goes on when the server works again"
+        if self._in_a_row < CONSECUTIVE_FAILURES:
+            return
+        if not self._ever:
+            raise EngineError(
+                f"none of {self._in_a_row} requests has worked, the last one failed with: {error}; "
+                "look at the base URL (it usually ends in /v1) and at the server"
             )
+        raise Incomplete(
+            f"{self._in_a_row} requests in a row failed, the last one with: {error}; nothing is lost, "
+            "the same command goes on when the server works again"
+        )
 
 
 def explain(error: ApiError, key_variable: str) -> EngineError:
