@@ -217,7 +217,7 @@ def _template(folder: Path, override: str | None, chat: bool) -> Any:
 
 def _endpoint(options: Mapping[str, Any], chat: bool) -> tuple[Any, None, Any, Any]:
     from evalsuite.models import EngineSpec
-    from evalsuite.models.api import APIModel
+    from evalsuite.models.api.model import APIModel
     from evalsuite.scorecard import CheckpointRef
 
     if options["served_model"] is None:

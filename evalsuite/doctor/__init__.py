@@ -168,7 +168,7 @@ def _hf(packages: Mapping[str, Mapping[str, Any]], devices: Sequence[str]) -> di
 
 
 def _vllm() -> dict[str, Any]:
-    from evalsuite.models.vllm_install import vllm_status
+    from evalsuite.models.vllm.install import vllm_status
 
     told = vllm_status()
     found = f"{told['distribution']} {told['version']}" if told["version"] else None

@@ -16,8 +16,8 @@ from evalsuite.types import Model
 GROUP = "evalsuite.models"
 BUILT_IN = {
     "hf": "evalsuite.models.hf.model:HFModel",
-    "vllm": "evalsuite.models.vllm:VLLMModel",
-    "api": "evalsuite.models.api:APIModel",
+    "vllm": "evalsuite.models.vllm.model:VLLMModel",
+    "api": "evalsuite.models.api.model:APIModel",
     "fake": "evalsuite.models.fake:FakeModel",
 }
 

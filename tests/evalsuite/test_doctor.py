@@ -21,7 +21,7 @@ from evalsuite.doctor.data import data_problems, data_state
 from evalsuite.doctor.sandbox import landlock_abi, sandbox
 from evalsuite.errors import EngineError
 from evalsuite.models.fake import FakeModel
-from evalsuite.models.vllm_install import vllm_status
+from evalsuite.models.vllm.install import vllm_status
 from evalsuite.types import Likelihoods, LogLikelihood, LoglikRequest
 from tests.hub import write_repo
 

@@ -19,8 +19,8 @@ from statistics import median
 from typing import Any
 
 from evalsuite.models.encoding import EncodedDoc
-from evalsuite.models.vllm import _environment
-from evalsuite.models.vllm_install import vllm_status
+from evalsuite.models.vllm.install import vllm_status
+from evalsuite.models.vllm.model import _environment
 from tests.speed.likelihoods import Pairs, Row, cpu_seconds, differences
 from tests.tiny import TINY8, make_checkpoint
 
@@ -77,7 +77,7 @@ def documents(workload: Workload, scale: float) -> list[EncodedDoc]:
 
 def in_engine(checkpoint: Path, scale: float) -> list[Row]:
     """What the child process does: one engine, every workload, ours and theirs in turn."""
-    from evalsuite.models.vllm_engine import Engine
+    from evalsuite.models.vllm.engine import Engine
 
     arguments = {
         "dtype": "float32",
@@ -93,7 +93,7 @@ def in_engine(checkpoint: Path, scale: float) -> list[Row]:
 
 
 def compare(engine: Any, workload: Workload, scale: float) -> Row:
-    from evalsuite.models.vllm_loglik import TokenScorer
+    from evalsuite.models.vllm.loglik import TokenScorer
 
     docs = documents(workload, scale)
     scorer = TokenScorer(engine, 2048)

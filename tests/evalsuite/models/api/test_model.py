@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from evalsuite.errors import EngineError, Incomplete, UsageError
-from evalsuite.models.api import APIModel
-from evalsuite.models.api_client import _retry_after
+from evalsuite.models.api.client import _retry_after
+from evalsuite.models.api.model import APIModel
 from evalsuite.types import Failed, GenerateRequest, LogLikelihood, LoglikRequest, Message, Prompt, Response, Sampling
 from tests.servers import EVERYTHING, Body, Reply, ScriptedServer, prompt_of
 

@@ -8,10 +8,10 @@ from array import array
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from evalsuite.models.api_health import ApiError
-from evalsuite.models.api_probe import Body, next_tokens
+from evalsuite.models.api.health import ApiError
+from evalsuite.models.api.probe import Body, next_tokens
 from evalsuite.models.encoding import EncodedDoc
-from evalsuite.models.vllm_loglik import Ask, Ids, plan
+from evalsuite.models.vllm.loglik import Ask, Ids, plan
 from evalsuite.types import Failed, Likelihoods, LogLikelihood, LoglikRequest
 
 Send = Callable[[Body], Awaitable[Body]]
@@ -21,7 +21,7 @@ Known = dict[Ids, tuple[float, bool]]
 async def score_tokens(doc: EncodedDoc, send: Send, *, two_phases: bool) -> Likelihoods:
     """Log-likelihoods of an encoded document; `send` adds the model to a body and returns the first choice.
 
-    In two phases the requests are those of the vllm engine (`vllm_loglik.plan`); the server reads its prefix cache for
+    In two phases the requests are those of the vllm engine (`vllm.loglik.plan`); the server reads its prefix cache for
     the first of them. Raises ApiError.
     """
     known: Known = {}

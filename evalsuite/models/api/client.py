@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from evalsuite.errors import Incomplete
-from evalsuite.models.api_access import Key, check_url
-from evalsuite.models.api_health import RETRIED, ApiError, Health
+from evalsuite.models.api.access import Key, check_url
+from evalsuite.models.api.health import RETRIED, ApiError, Health
 
 CONNECT_S = 10.0
 LONGEST_WAIT_S = 600.0

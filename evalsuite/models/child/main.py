@@ -1,6 +1,6 @@
-"""What runs in the child process: builds one Model and answers the frames of `evalsuite.models.child`.
+"""What runs in the child process: builds one Model and answers the frames of `evalsuite.models.child.model`.
 
-Started as `python -P -m evalsuite.models.child_main READ_FD WRITE_FD`. A thread reads frames, so that a caller that
+Started as `python -P -m evalsuite.models.child.main READ_FD WRITE_FD`. A thread reads frames, so that a caller that
 ends, cancels or dies is noticed while the model computes.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from evalsuite.errors import EvalsuiteError
-from evalsuite.models.wire import Frame, Pipe, pack_result, unpack_generate, unpack_loglik
+from evalsuite.models.child.wire import Frame, Pipe, pack_result, unpack_generate, unpack_loglik
 
 CLOSING_S = 20.0
 """How long a model may take to end by itself when it is told to."""

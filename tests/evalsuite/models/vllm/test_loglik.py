@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from evalsuite.errors import EngineCrash
 from evalsuite.models.encoding import EncodedDoc
-from evalsuite.models.vllm_engine import Engine
-from evalsuite.models.vllm_loglik import Ask, TokenScorer, chunks, plan, touched
+from evalsuite.models.vllm.engine import Engine
+from evalsuite.models.vllm.loglik import Ask, TokenScorer, chunks, plan, touched
 from evalsuite.types import Failed, LogLikelihood
 
 VOCABULARY = 300

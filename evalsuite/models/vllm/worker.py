@@ -1,4 +1,4 @@
-"""What the engine `vllm` is inside its child process: a Model on vLLM's offline engine. See `evalsuite.models.vllm`."""
+"""What the engine `vllm` is inside its child process: a Model on vLLM's offline engine (see `model`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from evalsuite.models.encoding import Encoder, encode_documents
 from evalsuite.models.stops import Thinking, finish_tokens, needles
-from evalsuite.models.vllm_engine import Engine
-from evalsuite.models.vllm_loglik import Ids, TokenScorer, chunks, touched
+from evalsuite.models.vllm.engine import Engine
+from evalsuite.models.vllm.loglik import Ids, TokenScorer, chunks, touched
 from evalsuite.types import GenerateRequest, Likelihoods, LoglikRequest, Response
 
 DOCUMENTS = 128

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from evalsuite import errors
 from evalsuite.errors import EngineError, EvalsuiteError
-from evalsuite.models.wire import Frame, Pipe
+from evalsuite.models.child.wire import Frame, Pipe
 
 JOIN_S = 30.0
 TERMINATE_S = 5.0
@@ -36,7 +36,7 @@ class Child:
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "evalsuite.models.child_main", *ends],
+                [sys.executable, "-P", "-m", "evalsuite.models.child.main", *ends],
                 env={**os.environ, **environment, "PYTHONPATH": path},
                 pass_fds=[to_child, from_child],
                 stdin=subprocess.DEVNULL,

@@ -1,8 +1,8 @@
 """A Model that lives in a child process: its memory is surely free after `close()`, and its crash is a message.
 
-The child is a fresh interpreter (`evalsuite.models.child_main`), not a fork and not a `multiprocessing` spawn: no CUDA
+The child is a fresh interpreter (`evalsuite.models.child.main`), not a fork and not a `multiprocessing` spawn: no CUDA
 context is inherited, and a caller's script needs no `if __name__ == "__main__"`. Requests and results pass over two
-pipes as JSON (`evalsuite.models.wire`); the child ends when its caller does, however that ends.
+pipes as JSON (`evalsuite.models.child.wire`); the child ends when its caller does, however that ends.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from evalsuite.errors import EngineCrash
-from evalsuite.models.child_process import Child, ChildDied
-from evalsuite.models.wire import Frame, pack_requests, unpack_result
+from evalsuite.models.child.process import Child, ChildDied
+from evalsuite.models.child.wire import Frame, pack_requests, unpack_result
 from evalsuite.types import Failed, GenerateRequest, Likelihoods, LoglikRequest, Response
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from evalsuite.errors import EngineError, did_you_mean
-from evalsuite.models.api_client import Client
-from evalsuite.models.api_health import ApiError, explain
+from evalsuite.models.api.client import Client
+from evalsuite.models.api.health import ApiError, explain
 from evalsuite.models.encoding import Encoder
 
 Body = dict[str, Any]

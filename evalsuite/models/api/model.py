@@ -1,7 +1,7 @@
 """The engine `api`: any OpenAI-compatible server, asked over HTTP. What it can do is probed before anything is spent.
 
-`api_client` sends and retries, `api_probe` finds the features, `api_answers` and `api_loglik` make requests and read
-answers, `api_budget` counts. With a local tokenizer (`tokenizer`) prompts go as token ids, so that prefill, BOS, chat
+`client` sends and retries, `probe` finds the features, `answers` and `loglik` make requests and read
+answers, `budget` counts. With a local tokenizer (`tokenizer`) prompts go as token ids, so that prefill, BOS, chat
 template and stops are those of a local engine; without one the server's own template is used.
 """
 
@@ -14,13 +14,13 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from evalsuite.errors import EngineError
-from evalsuite.models.api_access import Key
-from evalsuite.models.api_answers import CHAT, COMPLETIONS, Speaker, first_choice, usage
-from evalsuite.models.api_budget import Budget, Price, read_price
-from evalsuite.models.api_client import Client, Limits
-from evalsuite.models.api_health import ApiError
-from evalsuite.models.api_loglik import score_text, score_tokens
-from evalsuite.models.api_probe import Body, Features, model_card, probe
+from evalsuite.models.api.access import Key
+from evalsuite.models.api.answers import CHAT, COMPLETIONS, Speaker, first_choice, usage
+from evalsuite.models.api.budget import Budget, Price, read_price
+from evalsuite.models.api.client import Client, Limits
+from evalsuite.models.api.health import ApiError
+from evalsuite.models.api.loglik import score_text, score_tokens
+from evalsuite.models.api.probe import Body, Features, model_card, probe
 from evalsuite.models.chat import ChatTemplate, Rendered
 from evalsuite.models.encoding import EncodedDoc, Encoder, encode_documents, model_window
 from evalsuite.models.stops import Thinking

@@ -17,10 +17,10 @@ import pytest
 
 from evalsuite.errors import CheckpointError, EngineError, UsageError
 from evalsuite.models import vllm as adapter
-from evalsuite.models import vllm_install
 from evalsuite.models.encoding import EncodedDoc, Encoder, encode_documents
-from evalsuite.models.vllm import VLLMModel
-from evalsuite.models.vllm_install import STOWAWAYS, require_vllm, vllm_status
+from evalsuite.models.vllm import install as vllm_install
+from evalsuite.models.vllm.install import STOWAWAYS, require_vllm, vllm_status
+from evalsuite.models.vllm.model import VLLMModel
 from evalsuite.types import Failed, GenerateRequest, LoglikRequest, Prompt, Sampling
 from tests.tiny import Shape, make_checkpoint, words
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from evalsuite.errors import EngineCrash
 from evalsuite.models.encoding import EncodedDoc
-from evalsuite.models.vllm_engine import Engine
+from evalsuite.models.vllm.engine import Engine
 from evalsuite.types import Failed, Likelihoods, LogLikelihood
 
 MAX_TOKEN_IDS = 128  # vLLM's MAX_LOGPROB_TOKEN_IDS

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evalsuite.models.api_health import ApiError
-from evalsuite.models.api_probe import Body, Features
+from evalsuite.models.api.health import ApiError
+from evalsuite.models.api.probe import Body, Features
 from evalsuite.models.encoding import Encoder
 from evalsuite.models.stops import Ending, Thinking, finish_text, finish_thinking, finish_tokens
 from evalsuite.types import Finish, GenerateRequest, Response, Sampling

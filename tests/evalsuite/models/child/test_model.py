@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from evalsuite.errors import CheckpointError, EngineCrash
-from evalsuite.models.child import ChildModel
+from evalsuite.models.child.model import ChildModel
+from evalsuite.models.child.wire import Pipe, pack_requests, pack_result, unpack_generate, unpack_loglik, unpack_result
 from evalsuite.models.fake import FakeModel
-from evalsuite.models.wire import Pipe, pack_requests, pack_result, unpack_generate, unpack_loglik, unpack_result
 from evalsuite.types import (
     Failed,
     GenerateRequest,
@@ -30,7 +30,7 @@ from evalsuite.types import (
     Sampling,
 )
 
-HERE = "tests.evalsuite.models.test_child"
+HERE = "tests.evalsuite.models.child.test_model"
 FAKE = "evalsuite.models.fake:FakeModel"
 REQUESTS = [GenerateRequest(Prompt(f"prompt {i}"), Sampling(8)) for i in range(40)]
 OPTIONS = [LoglikRequest(Prompt(f"context {i}"), (" a", " b")) for i in range(40)]
@@ -240,7 +240,7 @@ def test_closing_while_the_child_loads_or_computes_does_not_wait_for_it(tmp_path
 CALLER = """
 import signal, sys
 from pathlib import Path
-from tests.evalsuite.models.test_child import REQUESTS, scripted
+from tests.evalsuite.models.child.test_model import REQUESTS, scripted
 model = scripted(Path(sys.argv[1]), "long step")
 try:
     for result in model.generate(REQUESTS):
@@ -255,7 +255,7 @@ except KeyboardInterrupt:
 def test_a_caller_that_is_killed_or_interrupted_leaves_no_child(tmp_path: Path, how: signal.Signals) -> None:
     # The caller is a script without `if __name__ == "__main__"`, read from the command line.
     with subprocess.Popen(
-        [sys.executable, "-c", CALLER, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
+        [sys.executable, "-c", CALLER, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[4]
     ) as caller:
         assert caller.stdout is not None
         pid = int(caller.stdout.readline())

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from evalsuite.models.api import APIModel
+from evalsuite.models.api.model import APIModel
 from evalsuite.models.encoding import EncodedDoc, Encoder, encode_documents
-from evalsuite.models.vllm import VLLMModel
+from evalsuite.models.vllm.model import VLLMModel
 from evalsuite.types import Failed, GenerateRequest, LoglikRequest, Prompt, Sampling
-from tests.evalsuite.models.test_vllm import SHAPE, documents, needs_vllm, plain_totals
+from tests.evalsuite.models.vllm.test_model import SHAPE, documents, needs_vllm, plain_totals
 from tests.servers import vllm_server
 from tests.tiny import make_checkpoint, words
 
