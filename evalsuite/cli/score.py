@@ -63,10 +63,30 @@ Stopped or killed? Type the same command again: only what was in flight is asked
     "--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Time limit of one request to an api: endpoint."
 )
 @click.option(
+    "--max-tokens-total",
+    type=click.IntRange(min=1),
+    help="Stop asking an api: endpoint before this many tokens are used.",
+)
+@click.option(
+    "--max-cost-usd",
+    type=click.FloatRange(min=0),
+    help="Stop asking an api: endpoint before this is spent; needs --prices.",
+)
+@click.option(
+    "--prices", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="YAML file with prices per model."
+)
+@click.option("--revision", help="Your name for the state of the model behind an api: endpoint.")
+@click.option(
     "--dtype", default="auto", show_default=True, help="auto (the checkpoint's), float32, bfloat16 or float16."
 )
 @click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU where there is one]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: the cores we may use]")
+@click.option(
+    "--kv-budget",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GIB",
+    help="Memory for keys and values. [default: 2 GiB on a CPU, a quarter of what a GPU has free]",
+)
 @click.option("--max-length", type=click.IntRange(min=2), help="Window in tokens. [default: the checkpoint's]")
 @click.option("--chat-template", metavar="FILE|name:NAME", help="Instead of the checkpoint's chat template.")
 @click.option(
@@ -184,6 +204,11 @@ def _local_engine(options: Mapping[str, Any], checkpoint: Any, chat: bool) -> tu
     engine_options = {
         key: options[key] for key in ("device", "threads", "max_length", "chat_template") if options[key] is not None
     }
+    if options["kv_budget"] is not None:
+        gib = options["kv_budget"]
+        engine_options |= {"kv_gib": max(1, round(gib))} if name == "vllm" else {"kv_budget": int(gib * 2**30)}
+    if name == "vllm" and "device" in engine_options:
+        raise click.UsageError("--device is for --model hf; vllm takes the devices of CUDA_VISIBLE_DEVICES")
     for flag in ("allow_pickle", "trust_remote_code"):
         if options[flag]:
             engine_options[flag] = True
@@ -222,7 +247,8 @@ def _endpoint(options: Mapping[str, Any], chat: bool) -> tuple[Any, None, Any, A
 
     if options["served_model"] is None:
         raise click.UsageError("--model api:URL needs --served-model NAME, the model's name at that endpoint")
-    keys = ("served_model", "api_key_env", "tokenizer", "concurrency", "timeout_s", "max_length", "chat_template")
+    keys: tuple[str, ...] = ("served_model", "api_key_env", "tokenizer", "concurrency", "timeout_s", "max_length")
+    keys += ("chat_template", "max_tokens_total", "max_cost_usd", "prices", "revision")
     arguments = {"base_url": options["engine"].removeprefix("api:")}
     arguments |= {key: options[key] for key in keys if options[key] is not None}
     model = APIModel(**arguments)
