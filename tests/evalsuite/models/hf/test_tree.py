@@ -19,7 +19,7 @@ from evalsuite.models.hf.tree import KeptStore, TreeForward, TreeScorer
 from tests.evalsuite.models.hf.families import EAGER_ONLY, TREE, VOCABULARY, make_family
 from tests.evalsuite.models.hf.trees import lines_of, oracle, random_docs, random_limits, scored, worst
 
-FLOAT32 = 2e-5  # of one token's log-probability; the models here have logits of ±10
+FLOAT32 = 1e-4  # of one token; logits are of ±10 here, and plain float32 itself is 3e-5 from float64
 
 seeds = st.integers(0, 10**6)
 
@@ -109,7 +109,7 @@ def test_a_mask_with_one_wrong_bit_is_noticed(monkeypatch: pytest.MonkeyPatch) -
         return mask
 
     monkeypatch.setattr(TreeMasks, "build", mutated)
-    assert worst(scored(tree_scorer(LLAMA), lines, limits), plain) > 100 * FLOAT32
+    assert worst(scored(tree_scorer(LLAMA), lines, limits), plain) > 20 * FLOAT32
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -125,7 +125,7 @@ def test_the_window_is_measured_in_tree_positions(attention: str, monkeypatch: p
         "near",
         lambda kind, q, k: near(kind, torch.arange(q.shape[1]).expand_as(q) + k.shape[1] - q.shape[1], k),
     )
-    assert worst(scored(tree_scorer(model), lines, Limits(min_saving=16)), plain) > 100 * FLOAT32
+    assert worst(scored(tree_scorer(model), lines, Limits(min_saving=16)), plain) > 20 * FLOAT32
 
 
 def test_a_boolean_mask_under_eager_would_be_wrong_and_the_probe_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
