@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from evalsuite.errors import CheckpointError, EngineError, UsageError
-from evalsuite.models.vllm import model as adapter
 from evalsuite.models.encoding import EncodedDoc, Encoder, encode_documents
 from evalsuite.models.vllm import install as vllm_install
+from evalsuite.models.vllm import model as adapter
 from evalsuite.models.vllm.install import STOWAWAYS, require_vllm, vllm_status
 from evalsuite.models.vllm.model import VLLMModel
 from evalsuite.types import Failed, GenerateRequest, LoglikRequest, Prompt, Sampling
