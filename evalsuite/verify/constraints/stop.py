@@ -1,4 +1,4 @@
-"""The objection that ends the loose search: in the `tulu3` variant an exception upstream ends its loop over the texts."""
+"""The objection that ends the loose search: upstream's `tulu3` variant gives up a response on its first exception."""
 
 
 class Stop(str):
