@@ -52,6 +52,8 @@ class Meta:
     upstream_sha256: Mapping[str, str] = field(default_factory=dict)
     known_rejects: int = 0
     unconfirmed: tuple[str, ...] = ()
+    configs: tuple[str, ...] = ()  # configs of the dataset that verify.dataset puts into one table, in this order
+    judge: str | None = None  # protocol of the judge that scores the responses
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class TaskFile:
     @property
     def dataset(self) -> str | None:
         """Hub id of the dataset; None when the task makes its own rows."""
-        return None if self.config.get("custom_dataset") else self.config.get("dataset_path")
+        return self.config.get("dataset_path")
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -45,18 +45,24 @@ def datasets_of(benchmark: Benchmark) -> tuple[DatasetSpec, ...]:
     """What a benchmark reads, one entry for each (hub id, config) of its tasks."""
     specs = {}
     for task in benchmark.tasks:
-        if task.dataset:
-            spec = _spec(benchmark, task)
+        for spec in _specs(benchmark, task):
             specs[spec.id, spec.config] = spec
     return tuple(specs.values())
 
 
-def _spec(benchmark: Benchmark, task: TaskFile) -> DatasetSpec:
+def _specs(benchmark: Benchmark, task: TaskFile) -> list[DatasetSpec]:
+    if not task.dataset:
+        return []
+    configs = benchmark.meta.configs or (task.config.get("dataset_name"),)
+    return [_spec(benchmark, task, config) for config in configs]
+
+
+def _spec(benchmark: Benchmark, task: TaskFile, config: str | None) -> DatasetSpec:
     meta = benchmark.meta
-    per_config = len({t.config.get("dataset_name") for t in benchmark.tasks}) == 1
+    per_config = not meta.configs and len({t.config.get("dataset_name") for t in benchmark.tasks}) == 1
     return DatasetSpec(
         id=str(task.dataset),
-        config=task.config.get("dataset_name"),
+        config=config,
         splits=task.splits,
         columns=meta.columns,
         n_expected=meta.n_expected if per_config else None,
@@ -105,12 +111,15 @@ def _override(
     entry: dict[str, Any] = {"task": task.name}
     if not shots:
         entry |= {"num_fewshot": 0, "fewshot_config": {}}
-    if task.dataset:
-        found = resolved[_spec(benchmark, task)]
-        entry["dataset_path"] = found.path
-        kwargs = {**(task.config.get("dataset_kwargs") or {}), **found.dataset_kwargs}
-        if kwargs:
-            entry["dataset_kwargs"] = kwargs
+    found = [resolved[spec] for spec in _specs(benchmark, task)]
+    kwargs = dict(task.config.get("dataset_kwargs") or {})
+    if benchmark.meta.configs:
+        kwargs["places"] = {f.spec.config: {"path": f.path, **f.dataset_kwargs} for f in found}
+    elif found:
+        entry["dataset_path"] = found[0].path
+        kwargs |= found[0].dataset_kwargs
+    if kwargs:
+        entry["dataset_kwargs"] = kwargs
     return entry
 
 
