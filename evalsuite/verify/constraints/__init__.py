@@ -7,7 +7,7 @@ Importing this loads none of nltk, langdetect or any data; a check loads what it
 
 from evalsuite.verify.constraints.follow import Check, Mode, followed, followed_both
 from evalsuite.verify.constraints.ifeval import IFEVAL_IDS
-from evalsuite.verify.constraints.language_tools import fallbacks, tools
+from evalsuite.verify.constraints.language_tools import fallbacks, require_exact, tools
 from evalsuite.verify.constraints.registry import Constraint, Variant, all_constraints
 from evalsuite.verify.constraints.rows import check_rows, row_problems
 
@@ -22,6 +22,7 @@ __all__ = [
     "fallbacks",
     "followed",
     "followed_both",
+    "require_exact",
     "row_problems",
     "tools",
 ]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from evalsuite.verify.constraints.language_tools import backend
+from evalsuite.verify.constraints.language_tools import backend, needed
 from evalsuite.verify.constraints.loose import loose_texts
 from evalsuite.verify.constraints.registry import Variant
 from evalsuite.verify.constraints.rows import Instruction, read_instructions
+from evalsuite.verify.constraints.stop import Stop
 
 Mode = Literal["strict", "loose"]
 
@@ -40,7 +41,8 @@ def followed(
 ) -> tuple[Check, ...]:
     """One Check per instruction, in order. Raises DataError when the ids or kwargs themselves are wrong.
 
-    A blank response follows nothing. In loose mode every instruction may pass on another of the eight texts.
+    A blank response follows nothing. In loose mode every instruction may pass on another of the eight texts, but where
+    upstream's code raises on one of them, its `tulu3` variant tries no more for that instruction.
     """
     instructions = _read(text, ids, kwargs, variant)
     strict = tuple(_strict(text, one, variant) for one in instructions)
@@ -65,7 +67,7 @@ def _read(text: str, ids: Sequence[str], kwargs: Sequence[Mapping[str, Any]], va
 def _strict(text: str, one: Instruction, variant: Variant) -> Check:
     constraint = one.constraint
     why = constraint.objection(text, one.params, variant) if text.strip() else BLANK
-    answered = ", ".join(f"{tool}: {backend(tool)}" for tool in constraint.tools)
+    answered = ", ".join(f"{tool}: {backend(tool)}" for tool in needed(constraint, variant))
     return Check(constraint.id, why is None, why or "", answered)
 
 
@@ -75,7 +77,17 @@ def _loose(text: str, instructions: _Instructions, strict: tuple[Check, ...], va
 
 def _rescued(text: str, one: Instruction, strict: Check, variant: Variant) -> Check:
     """The loose verdict after the strict one failed: `strict` itself, unless another of the texts passes."""
+    if _ends_search(strict.why, variant):
+        return strict
     for other in islice(loose_texts(text), 1, None):
-        if one.constraint.objection(other, one.params, variant) is None:
+        why = one.constraint.objection(other, one.params, variant)
+        if why is None:
             return Check(strict.id, True, backend=strict.backend)
+        if _ends_search(why, variant):
+            break
     return strict
+
+
+def _ends_search(why: str, variant: Variant) -> bool:
+    """Upstream's `tulu3` code wraps the whole loop over the texts in one `try`; its `ifbench` code catches nothing."""
+    return variant == "tulu3" and isinstance(why, Stop)

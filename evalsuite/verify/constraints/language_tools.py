@@ -7,39 +7,70 @@ the scorecard carries it, because a fall-back can move IFEval's headline by tent
 from __future__ import annotations
 
 import os
+import string
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from evalsuite.errors import DataError
+from evalsuite.verify.constraints import emoji_ranges
+from evalsuite.verify.constraints.countries import find_countries
 from evalsuite.verify.constraints.guess_language import guess_language
-from evalsuite.verify.constraints.registry import all_constraints
+from evalsuite.verify.constraints.registry import Constraint, Variant, all_constraints
 from evalsuite.verify.constraints.sentences import split_sentences
+from evalsuite.verify.constraints.syllables import count_syllables
+from evalsuite.verify.constraints.verbs import opens_with_verb
 from evalsuite.verify.constraints.words import split_words
 
 FALLBACKS = {
     "sentences: rules": "nltk's punkt_tab data are absent; fetch them with: python -m nltk.downloader punkt_tab",
     "language: rules": "the package langdetect is absent; install it with: pip install langdetect",
+    "pos: verb list": "nltk's tagger or punkt data are absent; fetch them with: "
+    "python -m nltk.downloader punkt_tab averaged_perceptron_tagger_eng",
+    "syllables: vowel groups": "the package syllapy is absent; install it with: pip install syllapy",
+    "countries: table": "spaCy's English model is absent; install it with: "
+    "pip install spacy && python -m spacy download en_core_web_sm",
+    "emoji: ranges": "the package emoji is absent; install it with: pip install emoji",
 }
 
 # langdetect reads the first 10,000 characters that are left after web and mail addresses are taken out. Only a text
 # with more than 40,000 characters of addresses before that point could be judged differently by the bound.
 LANGUAGE_CHARS = 50_000
 
+# The tagger goes from left to right and looks two words ahead, so the first tag depends on the first three words.
+TAGGED_CHARS = 5_000
 
-def tools(ids: Iterable[str] | None = None) -> dict[str, str]:
+# Above this spaCy refuses a text, unless it is told that there is memory enough.
+SPACY_CHARS = 1_000_000
+
+
+def tools(ids: Iterable[str] | None = None, variant: Variant = "tulu3") -> dict[str, str]:
     """Tool to backend for the given instruction ids, or for all that are registered: {"sentences": "rules", …}."""
     known = all_constraints()
-    needed = {tool for id in (known if ids is None else ids) for tool in known[id].tools}
-    return {tool: backend(tool) for tool in sorted(needed)}
+    found = {tool for id in (known if ids is None else ids) for tool in needed(known[id], variant)}
+    return {tool: backend(tool) for tool in sorted(found)}
 
 
-def fallbacks(ids: Iterable[str] | None = None) -> tuple[str, ...]:
+def needed(constraint: Constraint, variant: Variant) -> tuple[str, ...]:
+    """The tools of a constraint in that variant; one registered as `sentences@ifbench` is needed in `ifbench` only."""
+    split = (tool.partition("@") for tool in constraint.tools)
+    return tuple(tool for tool, _, only in split if only in ("", variant))
+
+
+def fallbacks(ids: Iterable[str] | None = None, variant: Variant = "tulu3") -> tuple[str, ...]:
     """What to fetch or install so that the given ids are judged by the reference tools; empty when they are."""
-    named = [f"{tool}: {backend}" for tool, backend in tools(ids).items()]
+    named = [f"{tool}: {backend}" for tool, backend in tools(ids, variant).items()]
     return tuple(FALLBACKS[name] for name in named if name in FALLBACKS)
+
+
+def require_exact(ids: Iterable[str] | None = None, variant: Variant = "tulu3") -> None:
+    """Raises DataError that names every package and data file without which the ids are judged by a fall-back."""
+    absent = fallbacks(ids, variant)
+    if absent:
+        raise DataError(f"exact language tools were asked for: {'; '.join(absent)}")
 
 
 def sentences_of(text: str) -> list[str]:
@@ -73,14 +104,56 @@ def language_of(text: str) -> str | None:
         return None
 
 
+def starts_with_verb(text: str) -> bool:
+    """Is the first word a verb in any form, by nltk's tagger where its data are found, else by a list of verbs?"""
+    if not _has_tagger():
+        return opens_with_verb(text)
+    import nltk
+
+    words = nltk.word_tokenize(text[:TAGGED_CHARS])[:3]
+    return bool(words) and "VB" in nltk.pos_tag(words)[0][1]
+
+
+@lru_cache(maxsize=4096)
+def syllables_in(word: str) -> int:
+    """The syllables of an English word in lower case; 0 when it holds a digit."""
+    return _syllables()(word)
+
+
+def countries_in(text: str) -> set[str]:
+    """The different places that spaCy takes for countries or cities; without it the countries of our table."""
+    model = _spacy()
+    if model is None:
+        return find_countries(text)
+    # Upstream keeps what follows the last comma, to read "Lima, Peru" as Peru.
+    places = (entity.text for entity in model(text[:SPACY_CHARS]).ents if entity.label_ == "GPE")
+    return {place.split(",")[-1].strip(string.punctuation + " ") for place in places}
+
+
+def is_emoji(char: str) -> bool:
+    """Is this one character an emoji?"""
+    return _emoji()(char)
+
+
 @cache
 def backend(tool: str) -> str:
-    """What answers as `sentences`, `words` or `language` on this machine."""
-    if tool == "sentences":
-        return "punkt" if _has_punkt() else "rules"
-    if tool == "language":
-        return "rules" if _langdetect() is None else f"langdetect {_version('langdetect')}"
-    return "nltk rules"  # words: our own code, equal to nltk's on every text tried
+    """What answers as that tool on this machine."""
+    match tool:
+        case "sentences":
+            return "punkt" if _has_punkt() else "rules"
+        case "words":
+            return "nltk rules"  # our own code, equal to nltk's on every text tried
+        case "language":
+            return "rules" if _langdetect() is None else f"langdetect {_version('langdetect')}"
+        case "pos":
+            return f"nltk {_version('nltk')} tagger" if _has_tagger() else "verb list"
+        case "syllables":
+            return f"syllapy {_version('syllapy')}" if find_spec("syllapy") else "vowel groups"
+        case "countries":
+            return f"en_core_web_sm {_version('en_core_web_sm')}" if _has_spacy() else "table"
+        case "emoji":
+            return f"emoji {_version('emoji')}" if find_spec("emoji") else "ranges"
+    raise ValueError(f"no language tool {tool!r}")
 
 
 @cache
@@ -102,15 +175,56 @@ def _langdetect() -> Any:
 
 
 @cache
+def _syllables() -> Callable[[str], int]:
+    if find_spec("syllapy") is None:
+        return count_syllables
+    from syllapy import count  # type: ignore[import-not-found, unused-ignore]
+
+    return cast("Callable[[str], int]", count)
+
+
+@cache
+def _emoji() -> Callable[[str], bool]:
+    if find_spec("emoji") is None:
+        return emoji_ranges.is_emoji
+    from emoji import is_emoji  # type: ignore[import-not-found, unused-ignore]
+
+    return cast("Callable[[str], bool]", is_emoji)
+
+
+@cache
+def _spacy() -> Any:
+    """The English model, None where it or spaCy is absent."""
+    if not _has_spacy():
+        return None
+    import spacy  # type: ignore[import-not-found, unused-ignore]
+
+    return spacy.load("en_core_web_sm")
+
+
+@cache
+def _has_spacy() -> bool:
+    return find_spec("spacy") is not None and find_spec("en_core_web_sm") is not None
+
+
+@cache
 def _has_punkt() -> bool:
+    return _has_nltk_data("tokenizers/punkt_tab/english")
+
+
+@cache
+def _has_tagger() -> bool:
+    return _has_punkt() and _has_nltk_data("taggers/averaged_perceptron_tagger_eng")
+
+
+def _has_nltk_data(folder: str) -> bool:
     """Looks where nltk looks, without the second that importing it takes."""
     if find_spec("nltk") is None:
         return False
     roots = [*os.environ.get("NLTK_DATA", "").split(os.pathsep), os.path.expanduser("~/nltk_data")]
     roots += [os.path.join(sys.prefix, *inside, "nltk_data") for inside in ((), ("share",), ("lib",))]
     roots += [f"{base}/nltk_data" for base in ("/usr/share", "/usr/local/share", "/usr/lib", "/usr/local/lib")]
-    found = [Path(root) / "tokenizers" / "punkt_tab" for root in roots if root]
-    return any((folder / "english").is_dir() for folder in found)
+    return any((Path(root) / folder).is_dir() for root in roots if root)
 
 
 def _version(package: str) -> str:

@@ -31,6 +31,13 @@ def position(value: Any) -> int:
     return int(value)
 
 
+def percentage(value: Any) -> int:
+    """A whole number from 0 to 100."""
+    if count(value) > 100:
+        raise ValueError("expected a number from 0 to 100")
+    return int(value)
+
+
 def relation(value: Any) -> str:
     """How a count compares with its limit."""
     if value not in RELATIONS:

@@ -1,6 +1,6 @@
 """Cuts text into sentences as Google's IFEval code does (`split_into_sentences`): Tülu 3's splitter for IFEval-OOD.
 
-Sixteen replacements in a fixed order protect dots that end nothing and mark the ends. Its oddities are kept, because the
+Sixteen steps in a fixed order protect dots that end nothing and mark the ends. Its oddities are kept, because the
 published numbers carry them: a quote goes before the mark that stood in it, "?!" ends two sentences, "Go to B. Then"
 none, and "Acme Inc. He" loses its dot. Upstream writes its two marks as `<prd>` and `<stop>`; ours are private-use
 characters, so only a response that holds one of the four is cut otherwise.
