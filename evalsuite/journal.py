@@ -66,6 +66,8 @@ class KeyMaker:
             prompt, settings = request.prompt, repr(request.sampling)
             self._add(digest, "generate", sample, str(number), prompt.text, prompt.prefill, settings)
             digest.update(b"\1" if prompt.chat else b"\0")
+            if request.top_logprobs:  # not said otherwise: keys of older journals stay what they are
+                self._add(digest, f"top {request.top_logprobs}")
         else:
             prompt = request.context
             self._add(digest, "loglikelihood", sample, str(number), prompt.text, *request.options)
@@ -290,7 +292,7 @@ def _to_raw(answer: Answer) -> dict[str, Any]:
         raw |= {k: v for k, v in extra.items() if v}
         if answer.tokens is not None:
             raw |= {"tokens": answer.tokens, "logprobs": answer.logprobs}
-        return raw
+        return raw | ({"top": answer.top} if answer.top else {})
     return {"kind": "ll", "options": [[o.total, o.greedy, o.n_tokens] for o in answer]}
 
 
@@ -305,6 +307,7 @@ def _from_raw(raw: Mapping[str, Any]) -> Answer:
             raw.get("thinking", ""),
             raw.get("why", ""),
             raw.get("shrunk", False),
+            tuple((str(token), float(value)) for token, value in raw.get("top", ())),
         )
     if "options" not in raw:
         return Failed(raw["why"])

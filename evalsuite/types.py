@@ -50,11 +50,15 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One response to be written. `want_tokens` asks for token ids and their log-probabilities too."""
+    """One response to be written. `want_tokens` asks for token ids and their log-probabilities too.
+
+    `top_logprobs` asks for so many of the likeliest first tokens (engine `api`; for judges that are read that way).
+    """
 
     prompt: Prompt
     sampling: Sampling
     want_tokens: bool = False
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ class Response:
 
     `finish` "length" means that it was cut by the token limit (the model's fault: it is scored as it stands), "error"
     that it could not be produced (ours: the sample is failed, `why` says what happened in one line). `shrunk` is true
-    when fewer than the asked-for tokens fitted into the model's window.
+    when fewer than the asked-for tokens fitted into the model's window. `top` are the likeliest first tokens as text
+    with their log-probabilities, empty when they were not asked for or the server has none.
     """
 
     text: str
@@ -82,6 +87,7 @@ class Response:
     thinking: str = ""
     why: str = ""
     shrunk: bool = False
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

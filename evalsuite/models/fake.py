@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-from evalsuite.types import Failed, GenerateRequest, Likelihoods, LogLikelihood, LoglikRequest, Response
+from evalsuite.types import Failed, Finish, GenerateRequest, Likelihoods, LogLikelihood, LoglikRequest, Response
 
 Answers = Mapping[str, str] | Callable[[GenerateRequest], str]
 
@@ -17,8 +17,9 @@ class FakeModel:
     """Deterministic answers in a seeded random completion order.
 
     `answers` maps a prompt's text to a response (or computes it from the request); without it every response is
-    "fake". Options get log-probabilities derived from their text. `latency_s` is spent on each answer, `fail_every`
-    makes every n-th request of the full set fail, `crash_after` raises after so many answers.
+    "fake". Options get log-probabilities derived from their text, or computed by `totals`; `top` computes the likeliest
+    first tokens of a response that asks for them. `latency_s` is spent on each answer, `fail_every` makes every n-th
+    request of the full set fail, `crash_after` raises after so many answers.
     """
 
     name = "fake"
@@ -28,6 +29,8 @@ class FakeModel:
         checkpoint: Path | None = None,
         *,
         answers: Answers | None = None,
+        totals: Callable[[LoglikRequest], Sequence[float]] | None = None,
+        top: Callable[[GenerateRequest], Sequence[tuple[str, float]]] | None = None,
         latency_s: float = 0.0,
         fail_every: int = 0,
         crash_after: int = 0,
@@ -40,6 +43,7 @@ class FakeModel:
         self.n_answered = 0
         self.closed = False
         self._answers = answers
+        self._totals, self._top = totals, top
         self._latency_s = latency_s
         self._fail_every = fail_every
         self._crash_after = crash_after
@@ -64,10 +68,9 @@ class FakeModel:
             words = text.split()
             limit = requests[i].sampling.max_tokens
             cut = len(words) > limit
-            yield (
-                i,
-                Response(" ".join(words[:limit]) if cut else text, "length" if cut else "stop", min(len(words), limit)),
-            )
+            top = tuple(self._top(requests[i])) if self._top and requests[i].top_logprobs else ()
+            finish: Finish = "length" if cut else "stop"
+            yield i, Response(" ".join(words[:limit]) if cut else text, finish, min(len(words), limit), top=top)
 
     def loglikelihood(
         self, requests: Sequence[LoglikRequest], wanted: Collection[int] | None = None
@@ -76,7 +79,7 @@ class FakeModel:
             if self._fails(i):
                 yield i, Failed("the fake engine fails every so often")
                 continue
-            totals = [-_unit(requests[i].context.text + option) * 10 for option in requests[i].options]
+            totals = self._totals(requests[i]) if self._totals else [*map(_likely(requests[i]), requests[i].options)]
             best = max(totals)
             yield i, tuple(LogLikelihood(t, t == best, 1) for t in totals)
 
@@ -107,6 +110,10 @@ class FakeModel:
                     raise RuntimeError("the fake engine crashed as it was told to")
                 self.n_answered += 1
                 yield i
+
+
+def _likely(request: LoglikRequest) -> Callable[[str], float]:
+    return lambda option: -_unit(request.context.text + option) * 10
 
 
 def _unit(text: str) -> float:

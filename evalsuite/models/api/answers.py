@@ -54,18 +54,19 @@ class Speaker:
     def body(self, request: GenerateRequest, ids: Sequence[int] | None, limit: int) -> Body:
         """The request as JSON, for at most `limit` new tokens. `ids` is the prompt when the server takes tokens."""
         body: Body = {"model": self.served_model, **self._sampling(request.sampling)}
+        n_top = request.top_logprobs
         if not self.thinking and request.sampling.stop:  # what is thought may contain a stop string
             body["stop"] = list(request.sampling.stop[: self.features.stops])
         if self.path(request) == CHAT:
-            return body | self._chat(request, limit)
+            return body | self._chat(request, limit) | ({"logprobs": True, "top_logprobs": n_top} if n_top else {})
         body |= {"max_tokens": limit, "prompt": request.prompt.text if ids is None else list(ids)}
         if self.features.vllm and self.encoder is not None:
             body |= {"skip_special_tokens": False, "spaces_between_special_tokens": False}
             body["stop_token_ids"] = sorted(self.encoder.eos_ids)
         if self.features.token_ids:
             body["return_token_ids"] = True
-        if request.want_tokens:
-            body["logprobs"] = 1
+        if request.want_tokens or n_top:
+            body["logprobs"] = max(1, n_top)
         return body
 
     def response(self, request: GenerateRequest, answer: Body, limit: int) -> Response:
@@ -88,6 +89,7 @@ class Speaker:
             logprobs=None if tokens is None else tuple(choice["logprobs"]["token_logprobs"]),
             thinking=ending.thinking,
             shrunk=limit < request.sampling.max_tokens,
+            top=_top(choice) if request.top_logprobs else (),
         )
 
     def _chat(self, request: GenerateRequest, limit: int) -> Body:
@@ -141,6 +143,19 @@ def usage(answer: Body) -> tuple[int, int]:
     counts = [said.get(name) if isinstance(said, dict) else None for name in ("prompt_tokens", "completion_tokens")]
     prompt, new = (count if isinstance(count, int) and count >= 0 else 0 for count in counts)
     return prompt, new
+
+
+def _top(choice: Body) -> tuple[tuple[str, float], ...]:
+    """The likeliest first tokens in either form (chat: a list of objects; text: an object); empty without any."""
+    try:
+        found = choice["logprobs"]
+        if "content" in found:
+            rows = [(row["token"], row["logprob"]) for row in found["content"][0]["top_logprobs"]]
+        else:
+            rows = list(found["top_logprobs"][0].items())
+        return tuple((str(token), float(value)) for token, value in rows)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return ()
 
 
 def _text(choice: Body) -> tuple[str, str]:

@@ -16,6 +16,10 @@ class ApiError(Exception):
         self.status = status
 
 
+class ServerGone(Incomplete):
+    """The server had answered, and then failed so often in a row that the run is over."""
+
+
 class Health:
     """Tells a run in which some requests fail from one in which nothing works."""
 
@@ -44,7 +48,7 @@ class Health:
                 f"none of {self._in_a_row} requests has worked, the last one failed with: {error}; "
                 "look at the base URL (it usually ends in /v1) and at the server"
             )
-        raise Incomplete(
+        raise ServerGone(
             f"{self._in_a_row} requests in a row failed, the last one with: {error}; nothing is lost, "
             "the same command goes on when the server works again"
         )

@@ -105,7 +105,7 @@ def unpack_result(value: Any) -> Response | Likelihoods:
         return tuple(LogLikelihood(total, greedy, n) for total, greedy, n in value)
     for name in ("tokens", "logprobs"):
         value[name] = None if value[name] is None else tuple(value[name])
-    return Response(**value)
+    return Response(**value | {"top": tuple((token, logprob) for token, logprob in value["top"])})
 
 
 def _pack_prompt(prompt: Prompt) -> list[Any]:
