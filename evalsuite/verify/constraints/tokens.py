@@ -1,0 +1,50 @@
+"""Cuts a sentence into tokens as nltk's NLTKWordTokenizer does, marks included and without nltk.
+
+`words.py` drops the marks in one pass; here positions count, so this goes the tokenizer's way step by step. Measured
+against nltk 3.10: the same tokens on every text tried.
+"""
+
+from __future__ import annotations
+
+import re
+
+from evalsuite.verify.constraints.language_tools import sentences_of
+
+# The order matters: a step sees the spaces that earlier ones put around marks. Double quotes become `` and ''.
+_STEPS = (
+    (re.compile(r"[«“‘„]|``?"), r" \g<0> "),
+    (re.compile(r'^"'), " `` "),
+    (re.compile(r"([ (\[{<])(?:\"|'')"), r"\1 `` "),
+    (re.compile(r"(?<!\w)'(?=\w)(?!(?:re|ve|ll|m|t|s|d|n)\b)", re.IGNORECASE), "' "),
+    (re.compile(r"(?<=[^.])\.([\])}>\"' »”’]*+)\s*$"), r" . \1 "),  # only the full stop at the end is cut off
+    (re.compile(r"([:,])(\D)"), r" \1 \2"),  # of ",,x" only the first comma: it takes the second along
+    (re.compile(r"[:,]$"), r" \g<0> "),
+    (re.compile(r"\.{2,}|--|[;@#$%&?!*\[\](){}<>\u2012-\u2015]"), r" \g<0> "),
+    (re.compile(r"^|$"), " "),
+    (re.compile(r"[»”’]"), r" \g<0> "),
+    (re.compile(r"''|\""), " '' "),
+    (re.compile(r"\s+"), " "),
+    (re.compile(r"(?<=[^' ])('[smd]?) ", re.IGNORECASE), r" \1 "),
+    (re.compile(r"(?<=[^' ])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T) "), r" \1 "),
+    (re.compile(r"\b(?:(can)(not)|(d)('ye)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me)|(more)('n))\b", re.I), ""),
+    (re.compile(r"\b(wan)(na)(?=\s)", re.IGNORECASE), r" \1 \2 "),
+    (re.compile(r" ('t)(is)\b", re.IGNORECASE), r" \1 \2 "),
+    (re.compile(r" ('t)(was)\b", re.IGNORECASE), r" \1 \2 "),
+)
+
+
+def tokens_of(text: str) -> list[str]:
+    """The tokens of a text, sentence by sentence, as `nltk.word_tokenize` gives them."""
+    return [token for sentence in sentences_of(text) for token in split_tokens(sentence)]
+
+
+def split_tokens(sentence: str) -> list[str]:
+    """The tokens in order: words, clitics, and marks by themselves."""
+    for pattern, replacement in _STEPS:
+        sentence = pattern.sub(replacement or _in_two, sentence)
+    return sentence.split()
+
+
+def _in_two(word: re.Match[str]) -> str:
+    """`cannot` as `can not`."""
+    return f" {' '.join(filter(None, word.groups()))} "
