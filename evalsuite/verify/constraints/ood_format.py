@@ -11,8 +11,7 @@ from itertools import islice, pairwise
 from typing import Any
 
 import evalsuite.verify.constraints.params as p
-from evalsuite.verify.constraints.emoji_ranges import is_emoji
-from evalsuite.verify.constraints.language_tools import sentences_of
+from evalsuite.verify.constraints.language_tools import is_emoji, sentences_of
 from evalsuite.verify.constraints.ood_sentence import PUNKT_IN_IFBENCH
 from evalsuite.verify.constraints.ood_words import EDGES, without_marks
 from evalsuite.verify.constraints.registry import constraint
