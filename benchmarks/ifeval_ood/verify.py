@@ -43,7 +43,7 @@ def gold_response(doc: Doc) -> str:
 
 def tools() -> Mapping[str, str]:
     """Which language tools answer on this machine, for the scorecard."""
-    return tools_for(OOD_IDS)
+    return tools_for(OOD_IDS, VARIANT)
 
 
 def dataset(sha256: str = "", **_: Any) -> Mapping[str, Any]:
