@@ -13,7 +13,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
@@ -54,6 +54,7 @@ class Meta:
     unconfirmed: tuple[str, ...] = ()
     configs: tuple[str, ...] = ()  # configs of the dataset that verify.dataset puts into one table, in this order
     judge: str | None = None  # protocol of the judge that scores the responses
+    runs_code: bool = False  # whether grading executes what the model wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class TaskFile:
     name: str
     path: Path
     config: Mapping[str, Any]
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # what a regime lays over the file, in `config` too
 
     @property
     def dataset(self) -> str | None:
@@ -80,13 +82,19 @@ class TaskFile:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark folder, read. `prompt_digest` identifies what a model is asked, `digest` also how it is graded."""
+    """A benchmark folder, read. `prompt_digest` identifies what a model is asked, `digest` also how it is graded.
+
+    `options` are keyword arguments of the verifier, and `own_metric` is what its value is called: where a regime puts
+    another number into the table, `meta.metric` names one of the parts of a score.
+    """
 
     name: str
     folder: Path
     meta: Meta
     tasks: tuple[TaskFile, ...]
     prompt_digest: str
+    own_metric: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_group(self) -> bool:
@@ -110,7 +118,9 @@ class Benchmark:
 
     def _grading(self) -> Mapping[str, Any]:
         files = {t.name: {k: t.config[k] for k in sorted(METRIC_FIELDS & set(t.config))} for t in self.tasks}
-        return {"tasks": files, "aggregate": self.meta.aggregate, "metric": self.meta.metric}
+        options = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in self.options.items()}
+        grading = {"tasks": files, "aggregate": self.meta.aggregate, "metric": self.meta.metric}
+        return grading | ({"options": options} if options else {})
 
 
 def benchmarks_folder() -> Path:
@@ -146,9 +156,39 @@ def read_benchmark(folder: Path) -> Benchmark:
     meta, meta_problems = _meta(folder / f"{name}.yaml", top)
     if meta is None or problems or meta_problems:
         raise BenchmarkError("\n".join(dict.fromkeys([*meta_problems, *problems])))
+    return Benchmark(name, folder, meta, tasks, _prompt_digest(name, tasks, meta), meta.metric)
+
+
+def with_settings(
+    benchmark: Benchmark, meta: Meta, settings: Mapping[str, Any], options: Mapping[str, Any]
+) -> Benchmark:
+    """The same folder asked and graded otherwise: `settings` go over every task's YAML, `options` to the verifier.
+
+    A setting that says what the file says already changes nothing, so the digests stay those of the folder.
+    """
+    tasks = tuple(_overridden(task, settings) for task in benchmark.tasks)
+    digest = _prompt_digest(benchmark.name, tasks, meta)
+    return replace(benchmark, meta=meta, tasks=tasks, prompt_digest=digest, options=dict(options))
+
+
+def _overridden(task: TaskFile, settings: Mapping[str, Any]) -> TaskFile:
+    own = {"repeats": 1, **task.config}
+    overrides = {k: v for k, v in settings.items() if _meaning(v) != _meaning(own.get(k))}
+    return replace(task, config={**task.config, **overrides}, overrides=overrides) if overrides else task
+
+
+def _meaning(value: Any) -> Any:
+    """Generation settings without what greedy decoding does not read; anything else as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    kept = {k: v for k, v in value.items() if value.get("do_sample") or k not in ("do_sample", "temperature", "top_p")}
+    return kept | {"until": _as_list(value.get("until"))}
+
+
+def _prompt_digest(name: str, tasks: Sequence[TaskFile], meta: Meta) -> str:
     asked = [{k: v for k, v in t.config.items() if k not in METRIC_FIELDS} for t in tasks]
     settings = {"chat": meta.chat, "multiturn": meta.multiturn, "id": meta.id}
-    return Benchmark(name, folder, meta, tasks, _sha256([name, _canonical(asked), _canonical(settings)]))
+    return _sha256([name, _canonical(asked), _canonical(settings)])
 
 
 def load_module(path: Path) -> ModuleType:

@@ -88,7 +88,15 @@ def compare(first: Scorecard, second: Scorecard, *, allow_mixed: bool = False) -
 
 
 def compare_results(first: Result, second: Result) -> Paired | None:
-    """First minus second on their shared samples, aggregated and clustered as the benchmark is; None without any."""
+    """First minus second on their shared samples, aggregated and clustered as the benchmark is; None without any.
+
+    A column that averages several benchmarks is compared benchmark by benchmark, and needs shared samples of each.
+    """
+    if first.members and second.members:
+        others = {m.benchmark: m for m in second.members}
+        parts = [compare_results(m, others[m.benchmark]) for m in first.members if m.benchmark in others]
+        there = [part for part in parts if part is not None]
+        return average_difference(there) if len(there) == len(first.members) else None
     return paired(
         first.scores,
         second.scores,
@@ -114,6 +122,14 @@ def to_json(comparison: Comparison) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
+def judge_of(result: Result) -> str:
+    """Who judged a benchmark, for people, told apart by the digest of all that verdicts depend on; "" for nobody."""
+    judge = result.judge
+    if not judge:
+        return ""
+    return f"{judge.get('model', judge.get('protocol'))} ({judge.get('protocol')}, {str(judge.get('digest', ''))[:12]})"
+
+
 def _differences(first: Scorecard, second: Scorecard) -> Iterator[str]:
     """What keeps two scorecards from being compared, one phrase each."""
     a, b = first.suite, second.suite
@@ -124,6 +140,11 @@ def _differences(first: Scorecard, second: Scorecard) -> Iterator[str]:
     for name in changed:
         digests = [card.result(name) for card in (first, second)]
         yield f"{name} has digests {' and '.join(r.digest[:12] for r in digests if r)}"
+    for result in first.results:
+        other = second.result(result.benchmark)
+        if other and judge_of(result) != judge_of(other):
+            sides = " and by ".join(judge_of(r) or "nobody" for r in (result, other))
+            yield f"{result.benchmark} was judged by {sides}"
     if a.digest != b.digest and a.name == b.name and a.regime == b.regime and not changed:
         yield f"suite digests {a.digest[:12]} and {b.digest[:12]}"
 
@@ -146,6 +167,10 @@ def _compared(column: str, first: Result, second: Result, pair: Paired, p_holm: 
 
 def _value_on(result: Result, samples: Collection[str]) -> float:
     """The benchmark's aggregate over some of its samples."""
+    if result.members:
+        parts = [(m, [i for i in m.scores if f"{m.benchmark}/{i}" in samples]) for m in result.members]
+        values = [_value_on(m, shared) for m, shared in parts if shared]
+        return sum(values) / len(values)
     values = [result.scores[i] for i in samples]
     if result.aggregate == "macro" and result.categories:
         return macro_stderr(values, [result.categories.get(i, "") for i in samples]).value

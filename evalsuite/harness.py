@@ -108,7 +108,7 @@ def _override(
     benchmark: Benchmark, task: TaskFile, resolved: Mapping[DatasetSpec, Resolved], shots: bool
 ) -> dict[str, Any]:
     # A group's inline entry inherits the registered YAML; an inline task by itself would not.
-    entry: dict[str, Any] = {"task": task.name}
+    entry: dict[str, Any] = {"task": task.name, **_resolved_functions(benchmark, task.overrides)}
     if not shots:
         entry |= {"num_fewshot": 0, "fewshot_config": {}}
     found = [resolved[spec] for spec in _specs(benchmark, task)]
@@ -121,6 +121,17 @@ def _override(
     if kwargs:
         entry["dataset_kwargs"] = kwargs
     return entry
+
+
+def _resolved_functions(benchmark: Benchmark, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`!function verify.name` in a setting becomes the function: inline settings pass no YAML loader of lm-eval's."""
+    found = {}
+    for key, value in settings.items():
+        name = value.removeprefix("!function verify.") if isinstance(value, str) else value
+        found[key] = getattr(benchmark.module, name, None) if name is not value else value
+        if found[key] is None:
+            raise BenchmarkError(f"{benchmark.folder}/verify.py has no function {name!r}, which the regime asks for")
+    return found
 
 
 @contextmanager

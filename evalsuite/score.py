@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from evalsuite import grading, harness, provenance
 from evalsuite.benchmark import Benchmark
 from evalsuite.data import DatasetSpec, Resolved, go_offline_when_local, resolve_all
-from evalsuite.errors import DataError, Incomplete
+from evalsuite.errors import DataError, Incomplete, UsageError
 from evalsuite.journal import Answer, Journal, KeyMaker
 from evalsuite.models import EngineSpec, open_model
 from evalsuite.plan import Plan, Selection
 from evalsuite.progress import Observer, Silent
-from evalsuite.scorecard import CheckpointRef, Result, Scorecard, write
+from evalsuite.scorecard import CheckpointRef, Result, Scorecard, with_average, write
 from evalsuite.suite import Suite
 from evalsuite.types import GenerateRequest, LoglikRequest, Model, Response
+from evalsuite.verify.summary import SummaryContext
+
+if TYPE_CHECKING:
+    from evalsuite.judging import Judge
 
 Render = Callable[..., str]
+JudgeMaker = Callable[[], "Judge"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,9 @@ class Job:
     keep_failed: bool = False
     wait: bool = True
     require_complete: bool = False
+    judges: Mapping[str, JudgeMaker] = field(default_factory=dict)  # by the protocol that a benchmark names
+    rejudge: bool = False
+    skipped: tuple[str, ...] = ()  # judged benchmarks that were left out because there is no judge
     command: str = field(default_factory=provenance.command_line)
 
     @property
@@ -65,29 +73,68 @@ class Job:
 def score(job: Job, observer: Observer | None = None) -> Scorecard:
     """The scorecard, written to `job.scorecard` too. The same job again only asks what is not in the journal.
 
-    Raises DataError, BenchmarkError or CheckpointError before an engine is started, Incomplete when interrupted;
-    whatever was answered by then stays in the journal.
+    Judges are asked when the checkpoint has answered everything and has left the device. Raises DataError,
+    BenchmarkError, SandboxError or CheckpointError before an engine is started, Incomplete when interrupted; whatever
+    was answered by then stays in the journal.
     """
     observer = observer or Silent()
     resolved = _resolve(job, observer)
     go_offline_when_local(resolved.values())
+    if any(b.meta.runs_code for b in job.columns.values()):
+        from evalsuite import sandbox
+
+        sandbox.require()
     selection = Selection(job.limit, job.samples, job.seed)
     with ExitStack() as stack:
+        judges = _Judges(job, stack)
         engine = _Engine(job, observer)
         stack.callback(engine.close)
         runs = []
         for benchmark in sorted(job.columns.values(), key=lambda b: b.name):
             plan = harness.build_plan(benchmark, resolved, job.render, selection)
             runs.append(_Run(job, plan, stack, observer))
+        runs.sort(key=lambda r: list(job.columns.values()).index(r.plan.benchmark))
         results = {}
-        for run in sorted(runs, key=lambda r: list(job.columns.values()).index(r.plan.benchmark)):
+        for run in runs:
             run.ask(engine, observer)
-            results[run.plan.benchmark.name] = result = run.result()
+            if not run.plan.benchmark.meta.judge:
+                results[run.plan.benchmark.name] = result = run.result()
+                observer.done(result)
+        engine.close()
+        for run in _by_judge(r for r in runs if r.plan.benchmark.meta.judge):
+            results[run.plan.benchmark.name] = result = run.judged(judges, observer)
             observer.done(result)
         scoring = {run.plan.benchmark.name: run.journal.described() for run in runs}
     card = _card(job, [results[b.name] for b in job.columns.values()], scoring)
     write(card, job.scorecard)
     return card
+
+
+class _Judges:
+    """The judges of a job, opened before anything is asked: a judge that cannot be reached stops the run at once."""
+
+    def __init__(self, job: Job, stack: ExitStack) -> None:
+        needed = {b.meta.judge for b in job.columns.values() if b.meta.judge}
+        missing = sorted(needed - job.judges.keys())
+        if missing:
+            raise UsageError(f"no judge for the protocol {missing[0]!r} (give one: --judge ENGINE)")
+        self._of: dict[str, Judge] = {}
+        for protocol in sorted(needed):
+            self._of[protocol] = job.judges[protocol]()
+            stack.callback(self._of[protocol].close)
+
+    def of(self, protocol: str) -> Judge:
+        """The judge of a protocol; every other one gives the device back first."""
+        wanted = self._of[protocol]
+        for judge in self._of.values():
+            if judge is not wanted:
+                judge.close()
+        return wanted
+
+
+def _by_judge(runs: Iterable[_Run]) -> list[_Run]:
+    """Runs with the same judge one after another, so that each judge is loaded once."""
+    return sorted(runs, key=lambda r: str(r.plan.benchmark.meta.judge))
 
 
 def _resolve(job: Job, observer: Observer) -> dict[DatasetSpec, Resolved]:
@@ -153,8 +200,13 @@ class _Run:
         """Asks what is left; every answer is in the journal before the next one is taken."""
         if not self._todo:
             return
-        model = engine.get()
         name = self.plan.benchmark.name
+        if self._job.rejudge:
+            raise UsageError(
+                f"--rejudge asks the checkpoint nothing, and {len(self._todo)} of {len(self.plan.planned)} answers of "
+                f"{name} are not in the journal; score it first, without --rejudge"
+            )
+        model = engine.get()
         described = False
         try:
             with closing(_stream(model, [p.request for p in self.plan.planned], self._todo)) as stream:
@@ -175,6 +227,24 @@ class _Run:
 
     def result(self) -> Result:
         return grading.grade(self.plan, self._answers, dtype=self._job.engine.dtype)
+
+    def judged(self, judges: _Judges, observer: Observer) -> Result:
+        """The result after the judge was asked what its own journal does not hold."""
+        from evalsuite.judging import judge_plan
+
+        responses = {k: a for k, a in self._answers.items() if isinstance(a, Response) and a.finish != "error"}
+        judged = judge_plan(
+            self.plan,
+            responses,
+            judges.of(str(self.plan.benchmark.meta.judge)),
+            self._job.results / "journal",
+            observer=observer,
+            wait=self._job.wait,
+            fresh=self._job.fresh,
+            command=self._job.command,
+        )
+        context = SummaryContext(self._job.data_roots, self._job.seed)
+        return grading.grade(self.plan, self._answers, dtype=self._job.engine.dtype, judged=judged, context=context)
 
 
 def environment(model: Model, answer: Answer) -> dict[str, str]:
@@ -206,8 +276,7 @@ def _asked_digest(plan: Plan) -> str:
 
 def _card(job: Job, results: Sequence[Result], scoring: Mapping[str, Any]) -> Scorecard:
     suite = job.suite.ref(list(job.columns))
-    values = [r.value for r in results]
-    complete = not suite.missing and all(v is not None for v in values)
+    suite = replace(suite, regime=suite.regime + _other_protocols(job, results))
     facts: dict[str, Any] = {
         "command": job.command,
         "engine": job.engine.fingerprint() | {"reason": job.engine.reason},
@@ -219,8 +288,16 @@ def _card(job: Job, results: Sequence[Result], scoring: Mapping[str, Any]) -> Sc
         "git_commit": provenance.git_commit(),
         "data_roots": len(job.data_roots),
     }
-    average = sum(cast("float", v) for v in values) / len(values) if complete else None
-    return Scorecard(job.checkpoint, suite, tuple(results), average, facts)
+    if job.skipped:
+        facts["skipped"] = dict.fromkeys(job.skipped, "no judge")
+    return with_average(Scorecard(job.checkpoint, suite, tuple(results), None, facts))
+
+
+def _other_protocols(job: Job, results: Sequence[Result]) -> str:
+    """A mark on the regime's tag for each protocol that judged in place of the regime's own: another measurement."""
+    wanted = {b.name: b.meta.judge for b in job.columns.values()}
+    used = {str(r.judge["protocol"]) for r in results if r.judge and r.judge["protocol"] != wanted[r.benchmark]}
+    return "".join(f"+{protocol}" for protocol in sorted(used))
 
 
 def _tools(benchmark: Benchmark) -> dict[str, str]:

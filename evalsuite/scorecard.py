@@ -5,10 +5,12 @@ A scorecard holds no time of day and no duration, so that the same run writes th
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +61,8 @@ class Result:
     format_ok: float | None = None
     notes: tuple[str, ...] = ()
     dataset: Mapping[str, Any] = field(default_factory=dict)
+    judge: Mapping[str, Any] = field(default_factory=dict)  # who judged, how, and how often it gave no verdict
+    members: tuple[Result, ...] = ()  # of a column that averages several benchmarks; never written to a file
 
     @property
     def n_failed(self) -> int:
@@ -82,6 +86,7 @@ class SuiteRef:
     """The suite at the settings of one regime. `columns` maps column name to benchmark name, in table order.
 
     `missing` are columns of the published suite that were not scored; while there are any the average is absent.
+    `groups` names the benchmarks whose plain mean is one column (`safety`, of six sets); only they have results.
     """
 
     name: str
@@ -89,6 +94,7 @@ class SuiteRef:
     digest: str
     columns: Mapping[str, str]
     missing: tuple[str, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +109,65 @@ class Scorecard:
     schema: int = SCHEMA
 
     def result(self, benchmark: str) -> Result | None:
-        return next((r for r in self.results if r.benchmark == benchmark), None)
+        """The result of a benchmark, or of a column that averages several; None when (a part of) it was not scored."""
+        names = self.suite.groups.get(benchmark)
+        if names is None:
+            return next((r for r in self.results if r.benchmark == benchmark), None)
+        members = [r for r in self.results if r.benchmark in names]
+        return group_result(benchmark, members) if len(members) == len(names) else None
+
+
+def with_average(card: Scorecard) -> Scorecard:
+    """The card with the plain mean of its columns; None unless every column of the published suite has a value."""
+    values = [r.value for b in card.suite.columns.values() if (r := card.result(b)) and r.value is not None]
+    complete = not card.suite.missing and len(values) == len(card.suite.columns)
+    return replace(card, average=math.fsum(values) / len(values) if complete and values else None)
+
+
+def group_result(name: str, members: Sequence[Result]) -> Result:
+    """The plain mean of several benchmarks as one Result; its value is None while that of any member is.
+
+    SE = √(Σ SE²) / k, the members being independent. Sample ids are prefixed by the member's name.
+    """
+    values = [m.value for m in members if m.value is not None]
+    errors = [m.stderr for m in members if m.stderr is not None]
+    whole, known = len(values) == len(members), len(errors) == len(members)
+    absent = [m.benchmark for m in members if m.value is None]
+    notes = [f"{m.benchmark}: {note}" for m in members for note in m.notes]
+    return Result(
+        benchmark=name,
+        split=members[0].split,
+        metric=f"mean of {len(members)}",
+        aggregate="macro",
+        digest=hashlib.sha256("".join(m.digest for m in members).encode()).hexdigest(),
+        value=math.fsum(values) / len(values) if whole else None,
+        stderr=math.sqrt(math.fsum(e * e for e in errors)) / len(members) if whole and known else None,
+        scores={f"{m.benchmark}/{i}": v for m in members for i, v in m.scores.items()},
+        failures={f"{m.benchmark}/{i}": why for m in members for i, why in m.failures.items()},
+        n_planned=sum(m.n_planned for m in members),
+        categories={f"{m.benchmark}/{i}": m.benchmark for m in members for i in m.scores},
+        parts={m.benchmark: Metric(m.value, m.stderr, m.n) for m in members if m.value is not None},
+        n_truncated=sum(m.n_truncated for m in members),
+        n_empty=sum(m.n_empty for m in members),
+        notes=(*(f"{name} has no value" for name in absent), *notes),
+        members=tuple(members),
+    )
+
+
+def fold(columns: Mapping[str, str], groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The columns with each complete group's benchmarks replaced by the group, where its first benchmark stood."""
+    benchmarks = set(columns.values())
+    whole = {name: group for name, group in groups.items() if benchmarks.issuperset(group)}
+    of = {benchmark: name for name, group in whole.items() for benchmark in group}
+    return {of.get(b, c): of.get(b, b) for c, b in columns.items()}
 
 
 def to_json(card: Scorecard) -> str:
     """Canonical JSON: keys in a fixed order, floats by repr, a newline at the end. Equal cards give equal bytes."""
-    return json.dumps(asdict(card), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    raw = asdict(card)
+    for result in raw["results"]:
+        del result["members"]
+    return json.dumps(raw, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def write(card: Scorecard, path: Path) -> None:
@@ -135,7 +194,7 @@ def read(path: Path) -> Scorecard:
 def _from_raw(raw: dict[str, Any]) -> Scorecard:
     return Scorecard(
         checkpoint=CheckpointRef(**raw["checkpoint"]),
-        suite=SuiteRef(**{**raw["suite"], "columns": _in_order(raw), "missing": tuple(raw["suite"]["missing"])}),
+        suite=_suite(raw),
         results=tuple(_result(r) for r in raw["results"]),
         average=raw["average"],
         provenance=raw["provenance"],
@@ -143,9 +202,17 @@ def _from_raw(raw: dict[str, Any]) -> Scorecard:
     )
 
 
+def _suite(raw: dict[str, Any]) -> SuiteRef:
+    groups = {name: tuple(members) for name, members in raw["suite"].get("groups", {}).items()}
+    return SuiteRef(
+        **{**raw["suite"], "columns": _in_order(raw), "missing": tuple(raw["suite"]["missing"]), "groups": groups}
+    )
+
+
 def _in_order(raw: dict[str, Any]) -> dict[str, str]:
     """The columns in table order: sorted keys lost it in the file, the list of results kept it."""
     order = {result["benchmark"]: i for i, result in enumerate(raw["results"])}
+    order |= {name: order.get(members[0], len(order)) for name, members in raw["suite"].get("groups", {}).items()}
     return dict(sorted(raw["suite"]["columns"].items(), key=lambda column: order.get(column[1], len(order))))
 
 

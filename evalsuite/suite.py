@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
 from evalsuite.benchmark import Benchmark, _canonical, _sha256, find_benchmark, known_benchmarks, read_yaml
 from evalsuite.errors import BenchmarkError, UsageError, did_you_mean
-from evalsuite.scorecard import SuiteRef
+from evalsuite.regime import Regime, known_regimes, load_regime
+from evalsuite.scorecard import SuiteRef, fold
 from evalsuite.types import Split
 
 FOLDER = Path(__file__).parent / "suites"
+DEFAULT_REGIME = "tulu3@v5"  # the settings that the benchmark folders hold
 KEYS = {"suite", "regime", "split", "columns", "published_columns", "aliases", "description"}
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Benchmarks in table order. `missing` are columns of the published suite for which no benchmark is shipped yet."""
+    """Benchmarks in table order. `missing` are columns of the published suite for which no benchmark is shipped.
+
+    `groups` are columns that average several benchmarks (`safety`): name to its benchmarks, which stand in `columns`
+    too, each under its own name.
+    """
 
     name: str
     regime: str
@@ -28,35 +34,36 @@ class Suite:
     missing: tuple[str, ...] = ()
     aliases: Mapping[str, tuple[str, ...]] | None = None
     description: str = ""
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
         """sha256 hex over the regime and every benchmark's digest: equal digests ask and grade alike."""
         return _sha256([self.name, self.regime, _canonical({c: b.digest for c, b in self.columns.items()})])
 
+    @property
+    def table(self) -> dict[str, str]:
+        """Column to benchmark of the whole table: a group's benchmarks are one column."""
+        return fold({c: b.name for c, b in self.columns.items()}, self.groups)
+
     def ref(self, scored: Sequence[str]) -> SuiteRef:
         """What a scorecard says of the suite when the columns `scored` were asked for."""
-        missing = [c for c in self.columns if c not in scored] + list(self.missing)
-        return SuiteRef(
-            self.name,
-            self.regime,
-            self.digest,
-            {c: b.name for c, b in self.columns.items() if c in scored},
-            tuple(missing),
-        )
+        columns = fold({c: b.name for c, b in self.columns.items() if c in scored}, self.groups)
+        missing = tuple(c for c in [*self.table, *self.missing] if c not in columns)
+        return SuiteRef(self.name, self.regime, self.digest, columns, missing, self.groups)
 
     def select(self, tasks: Sequence[str] | None) -> dict[str, Benchmark]:
         """Column to benchmark for the asked-for tasks (a column or a benchmark name each); all when None."""
         if tasks is None:
             return dict(self.columns)
-        by_name = {name: c for c, b in self.columns.items() for name in (b.name, c)}
+        by_name = {name: (c,) for c, b in self.columns.items() for name in (b.name, c)} | dict(self.groups)
         unknown = [t for t in tasks if t not in by_name]
         if unknown:
             listed = "; ".join(
                 f"no benchmark named {t!r} in suite {self.name!r}{did_you_mean(t, by_name)}" for t in unknown
             )
             raise UsageError(f"{listed} (see: evalsuite list)")
-        chosen = {by_name[t] for t in tasks}
+        chosen = {column for t in tasks for column in by_name[t]}
         return {c: b for c, b in self.columns.items() if c in chosen}
 
 
@@ -64,43 +71,85 @@ def known_suites() -> dict[str, Path]:
     return {p.stem: p for p in sorted(FOLDER.glob("*.yaml"))}
 
 
-def load_suite(name: str, extra: Sequence[Path] = ()) -> Suite:
-    """A shipped suite by name, or a suite file by path; raises BenchmarkError listing every problem at once."""
+def load_suite(name: str, extra: Sequence[Path] = (), regime: str | None = None, quirks: bool = True) -> Suite:
+    """A shipped suite by name, or a suite file by path; raises BenchmarkError listing every problem at once.
+
+    `regime` is another version of the settings than the suite's own; without `quirks` its graders are repaired.
+    """
     known = known_suites()
     path = known.get(name) or Path(name)
     if name not in known and not (path.suffix in {".yaml", ".yml"} and path.is_file()):
         raise UsageError(f"no suite named {name!r}{did_you_mean(name, known)} (see: evalsuite list)")
-    return _read(path, extra)
+    return _read(path, extra, regime, quirks)
 
 
-def adhoc_suite(tasks: Sequence[str], extra: Sequence[Path] = ()) -> Suite:
-    """A suite of just these benchmarks, for `--tasks` without `--suite`."""
-    benchmarks = {t: find_benchmark(t, extra) for t in tasks}
-    split = next(iter(benchmarks.values())).meta.split
-    return Suite(f"tasks:{'+'.join(tasks)}", "adhoc", split, benchmarks)
+def adhoc_suite(
+    tasks: Sequence[str], extra: Sequence[Path] = (), regime: str | None = None, quirks: bool = True
+) -> Suite:
+    """A suite of just these benchmarks, for `--tasks` without `--suite`; unseen as soon as one of them is."""
+    settings = _regime(regime, None if quirks else DEFAULT_REGIME, quirks)
+    benchmarks = {t: _benchmark(t, extra, settings) for t in tasks}
+    splits = [b.meta.split for b in benchmarks.values()]
+    split = "unseen" if "unseen" in splits else splits[0]
+    return Suite(f"tasks:{'+'.join(tasks)}", settings.name if settings else "adhoc", split, benchmarks)
 
 
-def _read(path: Path, extra: Sequence[Path]) -> Suite:
+def _read(path: Path, extra: Sequence[Path], regime_name: str | None = None, quirks: bool = True) -> Suite:
     raw = read_yaml(path)
     problems = [f"{path}: {k}: unknown key{did_you_mean(k, KEYS)}" for k in raw if k not in KEYS]
     problems += [f"{path}: {k} is missing" for k in ("suite", "regime", "split", "columns") if k not in raw]
-    columns: dict[str, Any] = raw.get("columns") or {}
-    known = known_benchmarks(extra)
-    for column, benchmark in columns.items():
-        if benchmark not in known:
-            problems.append(
-                f"{path}: columns.{column}: no benchmark named {benchmark!r}{did_you_mean(benchmark, known)}"
-            )
     if raw.get("split", "development") not in get_args(Split):
         problems.append(f"{path}: split is {raw['split']!r}; use development, unseen or safety")
-    if problems:
-        raise BenchmarkError("\n".join(problems))
+    regime = _regime(regime_name, raw.get("regime"), quirks)
+    columns, groups, unknown = _columns(path, raw, regime, known_benchmarks(extra))
+    if problems or unknown:
+        raise BenchmarkError("\n".join([*problems, *unknown]))
     return Suite(
         raw["suite"],
-        raw["regime"],
+        regime.name if regime else raw["regime"],
         raw["split"],
-        {c: find_benchmark(b, extra) for c, b in columns.items()},
-        tuple(c for c in raw.get("published_columns", ()) if c not in columns),
+        {c: _benchmark(b, extra, regime) for c, b in columns.items()},
+        tuple(c for c in raw.get("published_columns", ()) if c not in raw["columns"]),
         {k: tuple(v) for k, v in (raw.get("aliases") or {}).items()},
         raw.get("description", ""),
+        groups,
     )
+
+
+def _regime(named: str | None, own: str | None, quirks: bool) -> Regime | None:
+    """The regime asked for, else the suite's own; None where a suite file of a user's has a tag without a file."""
+    name = named or (own if own in known_regimes() else None)
+    if name is None:
+        return None
+    regime = load_regime(name)
+    return regime if quirks else regime.without_quirks()
+
+
+def _columns(
+    path: Path, raw: Mapping[str, Any], regime: Regime | None, known: Collection[str]
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]], list[str]]:
+    """Column to benchmark with groups spread out, the groups, and what is wrong with the columns."""
+    suite = raw.get("suite", "")
+    moved: Mapping[str, str] = regime.columns.get(suite, {}) if regime else {}
+    without = regime.without.get(suite, ()) if regime else ()
+    columns: dict[str, str] = {}
+    groups: dict[str, tuple[str, ...]] = {}
+    problems = []
+    for column, wanted in {**(raw.get("columns") or {}), **moved}.items():
+        if column in without:
+            continue
+        if isinstance(wanted, Mapping) and set(wanted) == {"suite"} and wanted["suite"] in known_suites():
+            inner = read_yaml(known_suites()[wanted["suite"]])["columns"]
+            columns |= {b: b for b in inner.values()}
+            groups[column] = tuple(inner.values())
+        elif wanted in known if isinstance(wanted, str) else False:
+            columns[column] = wanted
+        else:
+            near = did_you_mean(str(wanted), known)
+            problems.append(f"{path}: columns.{column}: no benchmark named {wanted!r}{near}")
+    return columns, groups, problems
+
+
+def _benchmark(name: str, extra: Sequence[Path], regime: Regime | None) -> Benchmark:
+    found = find_benchmark(name, extra)
+    return regime.apply(found) if regime else found

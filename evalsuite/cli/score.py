@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalsuite.cli.judge import judge_options, make_judges
 from evalsuite.cli.options import comma_list, complete_benchmarks, complete_suites, data_options, folder_options
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ Examples:
   evalsuite score ckpt/ --tasks gsm8k,mmlu --limit 200 --data-root data/
   evalsuite score ckpt/ --model vllm --dtype bfloat16
   evalsuite score --model api:http://127.0.0.1:8000/v1 --served-model my-model --tasks ifeval
+  evalsuite score ckpt/ --judge api:http://127.0.0.1:8001/v1 --judge-model my-judge
+  evalsuite score ckpt/ --judge safety_llm=vllm:judge/ --judge alpaca_eval=api:https://… --judge-model NAME
+  evalsuite score ckpt/ --rejudge --judge vllm:other-judge/
 
 Stopped or killed? Type the same command again: only what was in flight is asked once more."""
 
@@ -99,6 +103,19 @@ Stopped or killed? Type the same command again: only what was in flight is asked
 @click.option("--deterministic", is_flag=True, help="Slow, and the same bits whatever else is computed.")
 @click.option("--seed", type=int, default=1234, show_default=True, help="Draws samples and sampled responses.")
 @click.option("--name", help="What tables call the checkpoint. [default: its folder]")
+@click.option("--regime", metavar="NAME|FILE", help="Settings of another version. [default: the suite's]")
+@click.option("--no-quirks", is_flag=True, help="Repair the published graders' oddities; tagged as another regime.")
+@judge_options
+@click.option("--rejudge", is_flag=True, help="Judge the stored responses; ask the checkpoint nothing.")
+@click.option("--skip-judged", is_flag=True, help="Leave out what needs a judge; the suite is then incomplete.")
+@click.option(
+    "--require-sandbox",
+    type=click.Choice(["bwrap", "landlock"]),
+    help="Refuse to run model-written code under less isolation than this.",
+)
+@click.option(
+    "--unsafe-exec", is_flag=True, help="Run model-written code where nothing can isolate it. It can do harm."
+)
 @data_options
 @folder_options
 @click.option("--require-complete", is_flag=True, help="Refuse partial datasets.")
@@ -141,15 +158,19 @@ def make_job(options: Mapping[str, Any]) -> Job:
     from evalsuite.scorecard import CheckpointRef
     from evalsuite.suite import adhoc_suite, load_suite
 
+    settings = (options["extra"], options["regime"], not options["no_quirks"])
     if options["suite"] is None and options["tasks"]:
-        suite = adhoc_suite(options["tasks"], options["extra"])
+        suite = adhoc_suite(options["tasks"], *settings)
         columns = dict(suite.columns)
     else:
-        suite = load_suite(options["suite"] or "tulu3-dev", options["extra"])
+        suite = load_suite(options["suite"] or "tulu3-dev", *settings)
         columns = suite.select(options["tasks"])
-    if suite.split == "unseen":
-        _refuse_unseen(suite.name)
+    if unseen := [name for name, b in columns.items() if b.meta.split == "unseen"]:
+        _refuse_unseen(suite.name, unseen)
     roots = data_roots(options["data_roots"])
+    judges, skipped = make_judges(options, columns)
+    columns = {c: b for c, b in columns.items() if c not in skipped}
+    _allow_code(options)
     chat = any(b.meta.chat for b in columns.values())
     if options["engine"].startswith("api:"):
         reference, path, engine, render = _endpoint(options, chat)
@@ -178,13 +199,27 @@ def make_job(options: Mapping[str, Any]) -> Job:
         keep_failed=options["keep_failed"],
         wait=not options["no_wait"],
         require_complete=options["require_complete"],
+        judges=judges,
+        rejudge=options["rejudge"],
+        skipped=skipped,
     )
 
 
-def _refuse_unseen(name: str) -> None:
+def _refuse_unseen(name: str, columns: Sequence[str]) -> None:
     from evalsuite.errors import UnseenBudget
 
-    raise UnseenBudget(f"suite {name!r} is unseen: looking at it while developing would make it a development suite")
+    raise UnseenBudget(
+        f"suite {name!r} has unseen benchmarks ({', '.join(columns)}): looking at them while developing would make "
+        "them development benchmarks; only `evalsuite release` may read them"
+    )
+
+
+def _allow_code(options: Mapping[str, Any]) -> None:
+    """Sets under what isolation model-written code may run."""
+    if options["require_sandbox"] or options["unsafe_exec"]:
+        from evalsuite import sandbox
+
+        sandbox.use(sandbox.Policy(options["require_sandbox"], options["unsafe_exec"], None))
 
 
 def _samples(path: Path | None) -> frozenset[str] | None:

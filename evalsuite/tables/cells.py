@@ -13,6 +13,7 @@ from evalsuite.stats import interval
 from evalsuite.tables import Cell, Column, Row, Table, score_text
 
 PARTIAL, FOREIGN, REPORTED, UNCONFIRMED = "~", "†", "ᴿ", "?"
+PLAIN_PARTS = ("n_", "lc_weight_", "avg_")  # parts that are counts, weights or lengths, not shares
 SHOWN_RATE = 0.01  # shares of failed and truncated samples above this are said
 
 
@@ -136,6 +137,9 @@ def _card_row(name: str, result: Result | None, notes: Notes) -> Row:
 
 
 def _part_row(name: str, metric: Metric) -> Row:
+    if name.startswith(PLAIN_PARTS):
+        plain = Cell(f"{metric.value:g}", value=metric.value)
+        return Row((_text(""), plain, Cell(str(metric.n), value=metric.n), Cell(""), Cell(""), _text(name)))
     score = Cell(score_text(metric.value), error_text(metric.stderr), metric.value, metric.stderr)
     return Row((_text(""), score, Cell(str(metric.n), value=metric.n), Cell(""), Cell(""), _text(name)))
 

@@ -6,12 +6,12 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalsuite.errors import UsageError, did_you_mean
-from evalsuite.scorecard import Result, Scorecard, SuiteRef, read
+from evalsuite.scorecard import Result, Scorecard, fold, read, with_average
 
 KEYS = {"schema", "checkpoint", "results"}
 SKIPPED = {"journal"}  # responses live there, never scorecards
@@ -196,17 +196,17 @@ def _merged(cards: Sequence[Scorecard]) -> Scorecard:
             if held is None or result.n_planned > held.n_planned:
                 results[result.benchmark] = result
     order = max((list(dict(c.suite.columns)) for c in same), key=len)
-    columns = {c: columns[c] for c in [*order, *(c for c in columns if c not in order)]}
+    columns = _folded({c: columns[c] for c in [*order, *(c for c in columns if c not in order)]}, newest.suite.groups)
     missing = tuple(c for c in newest.suite.missing if c not in columns)
     suite = replace(newest.suite, columns=columns, missing=missing)
-    chosen = tuple(results[b] for b in columns.values() if b in results)
-    return replace(newest, suite=suite, results=chosen, average=_average(suite, chosen))
+    chosen = tuple(results[b] for c in columns.values() for b in newest.suite.groups.get(c, (c,)) if b in results)
+    return with_average(replace(newest, suite=suite, results=chosen))
 
 
-def _average(suite: SuiteRef, results: Sequence[Result]) -> float | None:
-    values = [result.value for result in results if result.value is not None]
-    complete = not suite.missing and len(values) == len(suite.columns)
-    return math.fsum(values) / len(values) if complete and values else None
+def _folded(columns: Mapping[str, str], groups: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Cards that hold a group, and cards that hold some of its benchmarks: each column once, the group where it can."""
+    spread = {b: b for name in columns.values() for b in groups.get(name, ())}
+    return fold({c: b for c, b in columns.items() if b not in groups} | spread, groups)
 
 
 def _ambiguous(name: str, cards: Sequence[Scorecard], fitting: Sequence[Scorecard], suite: str | None) -> str:

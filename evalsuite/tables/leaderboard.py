@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from evalsuite.compare import compare_results
+from evalsuite.compare import compare_results, judge_of
 from evalsuite.errors import UsageError
 from evalsuite.reference import AVERAGE, Published, incomplete
 from evalsuite.scorecard import Result, Scorecard, SuiteRef
@@ -53,6 +53,11 @@ def table(
     raise UsageError naming them, unless `allow_mixed`: then those unlike the table's suite are marked and never bold.
     """
     home = home_suite(cards, allow_mixed=allow_mixed)
+    if not allow_mixed and (mixed := list(_mixed_judges(cards))):
+        raise UsageError(
+            f"verdicts of different judges do not belong in one column: {'; '.join(mixed)}; judge the older ones again "
+            "(evalsuite score CKPT --rejudge --judge …), or show them all with --allow-mixed"
+        )
     lines = [_Line(card, _identity(card.suite) == _identity(home)) for card in cards]
     columns = _columns(lines, home)
     lines.sort(key=lambda line: _order(line, columns))
@@ -100,6 +105,16 @@ def _mixed(counts: Mapping[tuple[str, str, str], int]) -> str:
         f"scorecards of different suites or regimes do not belong in one table: {'; '.join(listed)}; {choose}, "
         "or mark the odd ones with --allow-mixed"
     )
+
+
+def _mixed_judges(cards: Sequence[Scorecard]) -> Iterator[str]:
+    """A phrase for each benchmark that several judges judged."""
+    judges: dict[str, dict[str, None]] = defaultdict(dict)
+    for card in cards:
+        for result in card.results:
+            if result.judge:
+                judges[result.benchmark][judge_of(result)] = None
+    yield from (f"{benchmark}: {' and '.join(who)}" for benchmark, who in judges.items() if len(who) > 1)
 
 
 def _columns(lines: Sequence[_Line], home: SuiteRef) -> list[str]:

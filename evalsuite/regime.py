@@ -1,0 +1,216 @@
+"""Regimes are data: at which settings a benchmark is asked and graded in one version of the published evaluation.
+
+A regime file has one entry for each benchmark, complete: reading it tells what is asked without reading any code. The
+benchmark folders hold the same settings for stock lm-eval; where a regime differs from the folder, the regime counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+from evalsuite.benchmark import Benchmark, read_yaml, with_settings
+from evalsuite.errors import BenchmarkError, UsageError, did_you_mean
+from evalsuite.scorecard import Aggregate
+
+FOLDER = Path(__file__).parent / "suites" / "regimes"
+KEYS = {"regime", "description", "extends", "benchmarks", "columns", "without", "unconfirmed"}
+SUBKEYS = {
+    "dataset": ("id", "config", "split", "revision"),
+    "shots": ("n", "source", "seed", "ids", "split"),
+    "sampling": ("do_sample", "temperature", "top_p", "repeats"),
+    "aggregate": ("kind", "over"),
+    "upstream": ("repo", "commit", "path", "spec"),
+}
+NEEDED = {"dataset": ("id", "split"), "shots": ("n",), "aggregate": ("kind",)}
+GENERATES = ("stops", "max_gen_toks", "sampling")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How one benchmark is asked and graded. None means that the setting does not apply (no judge, no prefill).
+
+    `prompt` names another wording of the same benchmark (`doc_to_text_<prompt>` of its verify.py), `extraction` another
+    way of reading its answers, `metric` the number that goes into the table. `unconfirmed` lists fields, and facts such
+    as "n_expected", that were read in secondary notes only.
+    """
+
+    task: str
+    dataset: Mapping[str, Any]
+    chat: bool
+    shots: Mapping[str, Any]
+    metric: str
+    aggregate: Mapping[str, Any]
+    n_expected: int | None = None
+    multiturn: bool = False
+    prefill: str | None = None
+    stops: tuple[str, ...] | None = None
+    max_gen_toks: int | None = None
+    truncate_context: bool | None = None
+    sampling: Mapping[str, Any] | None = None
+    prompt: str | None = None
+    extraction: str | None = None
+    quirks: tuple[str, ...] = ()
+    judge: str | None = None
+    upstream: Mapping[str, str] | None = None
+    unconfirmed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """One version of the published evaluation.
+
+    `columns` says, suite by suite, where a column is another benchmark than usual; `without` which columns it lacks.
+    """
+
+    name: str
+    description: str
+    benchmarks: Mapping[str, Entry]
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unconfirmed: tuple[str, ...] = ()
+
+    def apply(self, benchmark: Benchmark) -> Benchmark:
+        """The benchmark at this regime's settings; as it is when the regime says nothing of it."""
+        entry = self.benchmarks.get(benchmark.name)
+        return benchmark if entry is None else _applied(benchmark, entry)
+
+    def without_quirks(self) -> Regime:
+        """The same regime with every grader's quirks repaired, under a name of its own."""
+        repaired = {name: replace(entry, quirks=()) for name, entry in self.benchmarks.items()}
+        return replace(self, name=f"{self.name}/noquirks", benchmarks=repaired)
+
+
+def known_regimes() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def load_regime(name: str) -> Regime:
+    """A shipped regime by name, or a regime file by path; raises BenchmarkError with every problem of the file.
+
+    Raises UsageError with the near miss for an unknown name.
+    """
+    known = known_regimes()
+    path = known.get(name) or Path(name)
+    if name not in known and not (path.suffix in {".yaml", ".yml"} and path.is_file()):
+        raise UsageError(f"no regime named {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
+    return _read(path)
+
+
+@cache
+def _read(path: Path) -> Regime:
+    raw = read_yaml(path)
+    problems = [f"{path}: {key}: unknown key{did_you_mean(key, KEYS)}" for key in raw if key not in KEYS]
+    problems += [f"{path}: {key} is missing" for key in ("regime", "benchmarks") if key not in raw]
+    if problems:
+        raise BenchmarkError("\n".join(problems))
+    base = load_regime(raw["extends"]) if raw.get("extends") else None
+    entries: dict[str, Entry] = dict(base.benchmarks) if base else {}
+    for name, given in raw["benchmarks"].items():
+        where = f"{path}: benchmarks.{name}"
+        whole = {**(_raw(entries[name]) if name in entries else {}), **given} if isinstance(given, Mapping) else given
+        found = list(_entry_problems(where, whole))
+        problems += found
+        if not found:
+            entries[name] = Entry(**{key: _frozen(value) for key, value in whole.items()})
+    if problems:
+        raise BenchmarkError("\n".join(problems))
+    return Regime(
+        name=raw["regime"],
+        description=raw.get("description", ""),
+        benchmarks=entries,
+        columns=raw.get("columns", base.columns if base else {}),
+        without={suite: tuple(names) for suite, names in raw.get("without", base.without if base else {}).items()},
+        unconfirmed=tuple(raw.get("unconfirmed", base.unconfirmed if base else ())),
+    )
+
+
+def _raw(entry: Entry) -> dict[str, Any]:
+    return {f.name: getattr(entry, f.name) for f in fields(Entry)}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _entry_problems(where: str, entry: Any) -> Iterator[str]:
+    """Everything that is wrong with one entry, a line each."""
+    if not isinstance(entry, Mapping):
+        yield f"{where}: expected a mapping of settings"
+        return
+    known = {f.name: f for f in fields(Entry)}
+    yield from (f"{where}.{key}: unknown key{did_you_mean(key, known)}" for key in entry if key not in known)
+    needed = [n for n in ("task", "dataset", "chat", "shots", "metric", "aggregate") if n not in entry]
+    yield from (f"{where}.{key} is missing" for key in needed)
+    for key, parts in SUBKEYS.items():
+        value = entry.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, Mapping):
+            yield f"{where}.{key}: expected a mapping of {', '.join(parts)}"
+            continue
+        yield from (f"{where}.{key}.{k}: unknown key{did_you_mean(k, parts)}" for k in value if k not in parts)
+        yield from (f"{where}.{key}.{k} is missing" for k in NEEDED.get(key, ()) if k not in value)
+    yield from _value_problems(where, entry)
+
+
+def _value_problems(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    aggregate = entry.get("aggregate")
+    kind, over = (aggregate.get("kind"), aggregate.get("over")) if isinstance(aggregate, Mapping) else (None, None)
+    if kind is not None and kind not in get_args(Aggregate):
+        yield f"{where}.aggregate.kind is {kind!r}; use {', '.join(get_args(Aggregate))}"
+    if kind == "macro" and not over:
+        yield f"{where}.aggregate.over is missing; a macro average is one over something"
+    yield from (
+        f"{where}.{key} is {entry[key]!r}; use true or false"
+        for key in ("chat", "multiturn")
+        if key in entry and not isinstance(entry[key], bool)
+    )
+    given = [key for key in GENERATES if entry.get(key) is not None]
+    if given and len(given) < len(GENERATES):
+        missing = next(key for key in GENERATES if key not in given)
+        yield f"{where}.{missing} is missing; what generates has stops, max_gen_toks and sampling"
+    metric, sampling = str(entry.get("metric", "")), entry.get("sampling") or {}
+    k = metric.removeprefix("pass@")
+    if k != metric and k.isdigit() and isinstance(sampling, Mapping) and int(sampling.get("repeats", 1)) < int(k):
+        yield f"{where}.sampling.repeats is {sampling.get('repeats', 1)}; {metric} needs at least {k}"
+    unknown = [u for u in entry.get("unconfirmed", ()) if u not in {f.name for f in fields(Entry)}]
+    yield from (f"{where}.unconfirmed names {u!r}, which is no field" for u in unknown)
+
+
+def _applied(benchmark: Benchmark, entry: Entry) -> Benchmark:
+    """The settings of the entry laid over those of the folder."""
+    settings: dict[str, Any] = {}
+    if entry.stops is not None and entry.sampling is not None:
+        settings["generation_kwargs"] = generation(entry)
+        settings["repeats"] = entry.sampling.get("repeats", 1)
+    if entry.prompt is not None:
+        settings["doc_to_text"] = f"!function verify.doc_to_text_{entry.prompt}"
+    options: dict[str, Any] = {"extraction": entry.extraction} if entry.extraction else {}
+    if set(entry.quirks) != set(benchmark.meta.quirks):
+        options["quirks"] = frozenset(entry.quirks)
+    meta = replace(
+        benchmark.meta,
+        chat=entry.chat,
+        multiturn=entry.multiturn,
+        metric=entry.metric,
+        aggregate=entry.aggregate["kind"],
+        quirks=entry.quirks,
+        judge=entry.judge,
+        n_expected=entry.n_expected,
+        unconfirmed=entry.unconfirmed,
+    )
+    return with_settings(benchmark, meta, settings, options)
+
+
+def generation(entry: Entry) -> dict[str, Any]:
+    """The `generation_kwargs` of lm-eval for an entry that generates."""
+    sampling = dict(entry.sampling or {})
+    kwargs: dict[str, Any] = {"until": list(entry.stops or ()), "max_gen_toks": entry.max_gen_toks}
+    kwargs["do_sample"] = bool(sampling.get("do_sample", False))
+    if kwargs["do_sample"]:
+        kwargs |= {"temperature": float(sampling["temperature"]), "top_p": float(sampling.get("top_p", 1.0))}
+    return kwargs
