@@ -1,4 +1,4 @@
-"""A judge: a protocol with a model behind it, opened from `[PROTOCOL=]ENGINE` and known by what its verdicts depend on."""
+"""A judge: a protocol with a model behind it, opened from `[PROTOCOL=]ENGINE`, known by what its verdicts depend on."""
 
 from __future__ import annotations
 
@@ -104,17 +104,16 @@ class Judge:
     @cached_property
     def sampling(self) -> Sampling:
         answer = self.protocol.answer
-        return Sampling(
-            answer.max_tokens,
-            temperature=0.0 if self.reads == "discrete" else answer.temperature,
-            seed=self.protocol.seed,
-        )
+        temperature = 0.0 if self.reads == "discrete" else answer.temperature
+        return Sampling(answer.max_tokens, temperature=temperature, seed=self.protocol.seed)
 
     @cached_property
     def asked(self) -> str:
         """sha256 of what an answer depends on besides the texts; how it is read is no part of it."""
         wordings = {name: [t.sha256, t.kind] for name, t in sorted(self.templates.items())}
-        return sha256(json.dumps([self.protocol.digest, wordings, self.who, self.reads, repr(self.sampling)]))
+        return sha256(
+            json.dumps([self.protocol.digest, wordings, self.who, self.reads, repr(self.sampling)], sort_keys=True)
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -309,7 +308,7 @@ def open_judge(
     for name, value, known in (("parser", parser, tuple(PARSERS)), ("positions", positions, get_args(Positions))):
         if value is not None and value not in known:
             raise UsageError(f"judge {name} {value!r}{did_you_mean(value, known)}; use {', '.join(known)}")
-    wordings = protocol.templates | official_templates(protocol, templates)
+    wordings = dict(protocol.templates) | official_templates(protocol, templates)
     more: dict[str, Any] = {"positions": positions, "parser": parser, "discrete": discrete}
     more["calibration"] = lambda digest: stored_calibration(results, digest)
     if asked.engine == "api":
