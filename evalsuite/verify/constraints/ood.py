@@ -26,7 +26,7 @@ IFBENCH_IDS = tuple(sorted((*(id for id in OOD_IDS if id not in RETIRED_IDS), *E
 """Those of IFBench, in the `ifbench` variant."""
 
 OTHER_NAMES = (ALIAS, *APPROXIMATE_IDS)
-"""Accepted in the `tulu3` variant, but counted among none of the above: an alias, and an id without a public check."""
+"""Accepted too, but counted among none of the above: an alias of olmes, and an id without a public check."""
 
 __all__ = [
     "APPROXIMATE_IDS",
