@@ -23,9 +23,9 @@ def verify(response: str, doc: Doc, variant: Variant = VARIANT) -> Score:
 process_results = as_official_metrics(verify)
 
 
-def judge(response: str, doc: Doc, variant: Variant = VARIANT) -> tuple[Verdict, ...]:
+def verdicts(response: str, doc: Doc, variant: Variant = VARIANT) -> tuple[Verdict, ...]:
     """Both modes on each instruction of the row, with reasons."""
-    return scoring.judge(response, doc, variant)
+    return scoring.verdicts(response, doc, variant)
 
 
 def gold_response(doc: Doc) -> str:
@@ -58,12 +58,12 @@ def process_docs(docs: Iterable[Doc]) -> Iterable[Doc]:
 
 __all__ = [
     "gold_response",
-    "judge",
     "micro",
     "process_docs",
     "process_results",
     "prompt",
     "target",
     "tools",
+    "verdicts",
     "verify",
 ]

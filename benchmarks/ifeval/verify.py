@@ -6,7 +6,7 @@ from importlib import import_module
 from evalsuite.types import Doc, Score
 from evalsuite.verify.constraints.ifeval import IFEVAL_IDS, check_rows
 from evalsuite.verify.constraints.ifeval import tools as tools_for
-from evalsuite.verify.constraints.scoring import as_official_metrics, judge, score
+from evalsuite.verify.constraints.scoring import as_official_metrics, score, verdicts
 from evalsuite.verify.lmeval import micro
 
 
@@ -48,12 +48,12 @@ def process_docs(docs: Iterable[Doc]) -> Iterable[Doc]:
 
 __all__ = [
     "gold_response",
-    "judge",
     "micro",
     "process_docs",
     "process_results",
     "prompt",
     "target",
     "tools",
+    "verdicts",
     "verify",
 ]

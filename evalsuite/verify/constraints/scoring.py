@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalsuite.types import Doc, Ratio, Score, Verifier
-from evalsuite.verify.constraints.follow import Check, followed_both
+from evalsuite.verify.constraints.follow import followed_both
 from evalsuite.verify.constraints.registry import Variant
 
 HEADLINE = "prompt_level_loose_acc"
@@ -29,25 +29,29 @@ class Verdict:
         return {**raw, "why": self.why, "backend": self.backend}
 
 
-def judge(response: str, doc: Doc, variant: Variant = "tulu3") -> tuple[Verdict, ...]:
-    """One Verdict per instruction of the row, in its order."""
+def verdicts(response: str, doc: Doc, variant: Variant = "tulu3") -> tuple[Verdict, ...]:
+    """One Verdict per instruction of the row, in its order.
+
+    Raises DataError for a row with an unknown instruction id or bad parameters, never for a response.
+    """
     pairs = zip(*followed_both(response, doc["instruction_id_list"], doc["kwargs"], variant=variant), strict=True)
     return tuple(Verdict(s.id, s.ok, o.ok, o.why or s.why, s.backend) for s, o in pairs)
 
 
 def score(response: str, doc: Doc, variant: Variant = "tulu3") -> Score:
-    """1 when every instruction is followed loosely. Parts: the other three official metrics, and both modes per id.
+    """1 when every instruction is followed loosely. Parts: the other three official metrics, and both modes per id."""
+    return score_of(verdicts(response, doc, variant))
 
-    Raises DataError for a row with an unknown instruction id or bad parameters, never for a response.
-    """
-    strict, loose = followed_both(response, doc["instruction_id_list"], doc["kwargs"], variant=variant)
-    parts: dict[str, float | Ratio] = {"prompt_level_strict_acc": float(all(c.ok for c in strict))}
-    for mode, checks in (("loose", loose), ("strict", strict)):
-        parts[f"inst_level_{mode}_acc"] = _ratio(checks)
-        for id in sorted({c.id for c in checks}):
-            parts[f"{id}/{mode}"] = _ratio([c for c in checks if c.id == id])
-    why = "; ".join(f"{c.id}: {c.why}" for c in loose if not c.ok)
-    return Score(float(all(c.ok for c in loose)), parts, why=why)
+
+def score_of(found: Sequence[Verdict]) -> Score:
+    """The Score of a response whose instructions have these verdicts."""
+    parts: dict[str, float | Ratio] = {"prompt_level_strict_acc": float(all(v.strict for v in found))}
+    for mode in ("loose", "strict"):
+        parts[f"inst_level_{mode}_acc"] = _ratio(found, mode)
+        for id in sorted({v.id for v in found}):
+            parts[f"{id}/{mode}"] = _ratio([v for v in found if v.id == id], mode)
+    why = "; ".join(f"{v.id}: {v.why}" for v in found if not v.loose)
+    return Score(float(all(v.loose for v in found)), parts, why=why)
 
 
 def as_official_metrics(verify: Verifier) -> Callable[[Doc, Sequence[str]], Mapping[str, float | Ratio]]:
@@ -60,5 +64,5 @@ def as_official_metrics(verify: Verifier) -> Callable[[Doc, Sequence[str]], Mapp
     return process_results
 
 
-def _ratio(checks: Sequence[Check]) -> Ratio:
-    return Ratio(sum(c.ok for c in checks), len(checks))
+def _ratio(found: Sequence[Verdict], mode: str) -> Ratio:
+    return Ratio(sum(getattr(v, mode) for v in found), len(found))
