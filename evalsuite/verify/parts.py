@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Row = dict[str, Any]
-Rows = Callable[[str, Iterable[Row]], Iterable[Row]]
+Rows = Callable[[str, Sequence[Row]], Iterable[Row]]
 
 
 def load_parts(
@@ -29,3 +30,8 @@ def load_parts(
         loaded = datasets.load_dataset(place.pop("path", dataset), config, split=split, **place)
         found.extend(rows(config, loaded))
     return {split: datasets.Dataset.from_list(found)}
+
+
+def sample(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
+    """All rows when there are at most n, else n of them: `random.Random(seed).sample`, in the order drawn."""
+    return list(rows) if len(rows) <= n else [rows[i] for i in random.Random(seed).sample(range(len(rows)), n)]
