@@ -10,38 +10,38 @@ from __future__ import annotations
 import re
 
 _BASE = """
-abandon absorb accelerate accept accommodate accompany accomplish accumulate accuse achieve acknowledge acquire activate
-adapt add adhere adjust administer admire admit adopt adorn advertise advise afford agree alert align allocate allow
-alter amplify analyse analyze announce anticipate apologise apologize appear apply appoint appreciate approve argue
-arise arrange arrive articulate ascertain ask assemble assert assess assign assist assume assure attach attain attend
-attract authorize automate avoid await bake bathe be beat become beg begin behave believe belong borrow bring broaden
-browse build bury buy calculate calibrate carry celebrate chew choose chop cite clarify classify cling close collaborate
-collect combine come commence communicate commute compare compel compete compile complain complete comply compose
-comprehend compute conceal concentrate conclude condense conduct configure confirm confront confuse connect consider
-consist consolidate construct consult consume contain contemplate continue contribute convert convey convince cooperate
-coordinate create criticize cultivate customize decide declare decorate deduct deepen defend define delete deliver
-demonstrate deny depend depict derive describe deserve destroy detach detect determine develop devise devote digitize
-dilute diminish disagree disappear disassemble discard disclose disconnect discourage discover discuss dismiss dispose
-dissolve distinguish distribute diversify divide do donate draw earn eat educate elaborate elevate eliminate embark
-embed embrace emerge emit emphasize employ empower enable encourage enforce engage enhance enjoy enlarge enlist enrich
-enroll ensure enter entertain equip erase establish evaluate examine exceed exclude execute exist expand expect explain
-explore express extend facilitate fail feed fetch fill finalize finish flatten flip follow forbid forget forgive
-formulate foster fulfill gather generate get give go grab grate greet grow happen have hear help hesitate hide identify
-ignore illustrate imagine immerse implement imply impose improve incorporate indicate inform inherit initialize initiate
-insert insist inspect inspire install instruct integrate intend interact interpret introduce invent invest investigate
-involve isolate iterate join justify keep knead kneel know learn leave lend let listen locate lose lower maintain make
-manage marinate maximize meditate meet memorize mention merge minimize modify motivate multiply navigate negotiate
-nominate notify nurture obey observe obtain occur omit open operate optimize organise organize originate outline
-overcome overlook oversee participate perceive perform persist persuade practise predict prefer prepare prescribe
-preserve pretend prevent prioritize proceed prohibit promote pronounce propose protect prove provide publish pursue put
-quantify react realise realize rearrange reassure receive recite recognise recognize recommend reconcile reconsider
-recruit redesign reduce refer refine reflect refresh refuse register regulate reinforce reject relate relax rely remain
-remember remind remove rename render renew replace replicate represent require reside resist resolve respond restore
-restrict resume retain retrieve reuse reveal revise revisit rinse rotate satisfy seek seem select sell send serve
-shorten simmer simplify simulate sing sit skip solve speak specify spend sprinkle strengthen strive submit subscribe
-subtract succeed suggest summarise summarize suppose surround survive sustain swap take teach tell thank think throw
-tighten transform translate transmit understand undertake unlock unplug unwind utilise utilize validate vary verify view
-violate visualize want warn weigh widen wipe withdraw write
+abandon absorb accelerate accept accommodate accompany accomplish accord accumulate accuse achieve acknowledge acquire
+activate adapt add adhere adjust administer admire admit adopt adorn advertise advise afford agree alert align allocate
+allow alter amplify analyse analyze announce anticipate apologise apologize appear apply appoint appreciate approve
+argue arise arrange arrive articulate ascertain ask assemble assert assess assign assist assume assure attach attain
+attend attract authorize automate avoid await bake bathe be beat become beg begin behave believe belong borrow bring
+broaden browse build bury buy calculate calibrate carry celebrate chew choose chop cite clarify classify cling close
+collaborate collect combine come commence commend communicate commute compare compel compete compile complain complete
+comply compose comprehend compute conceal concentrate conclude condense conduct configure confirm confront confuse
+connect consider consist consolidate construct consult consume contain contemplate continue contribute convert convey
+convince cooperate coordinate create criticize cultivate customize decide declare decorate deduct deepen defend define
+delete deliver demonstrate deny depend depict derive describe deserve destroy detach detect determine develop devise
+devote digitize dilute diminish disagree disappear disassemble discard disclose disconnect discourage discover discuss
+dismiss dispose dissolve distinguish distribute diversify divide do donate draw earn eat educate elaborate elevate
+eliminate embark embed embrace emerge emit emphasize employ empower enable encourage enforce engage enhance enjoy
+enlarge enlist enrich enroll ensure enter entertain equip erase establish evaluate examine exceed exclude execute exist
+expand expect explain explore express extend facilitate fail feed fetch fill finalize finish flatten flip follow forbid
+forget forgive formulate foster fulfill gather generate get give go grab grate greet grow happen have hear help hesitate
+hide identify ignore illustrate imagine immerse implement imply impose improve include incorporate indicate inform
+inherit initialize initiate insert insist inspect inspire install instruct integrate intend interact interpret introduce
+invent invest investigate involve isolate iterate join justify keep knead kneel know learn leave lend let listen locate
+lose lower maintain make manage marinate maximize meditate meet memorize mention merge minimize modify motivate multiply
+navigate negotiate nominate notify nurture obey observe obtain occur omit open operate optimize organise organize
+originate outline overcome overlook oversee participate perceive perform persist persuade practise predict prefer
+prepare prescribe preserve pretend prevent prioritize proceed prohibit promote pronounce propose protect prove provide
+publish pursue put quantify react realise realize rearrange reassure receive recite recognise recognize recommend
+reconcile reconsider recruit redesign reduce refer refine reflect refresh refuse register regulate reinforce reject
+relate relax rely remain remember remind remove rename render renew replace replicate represent require reside resist
+resolve respond restore restrict resume retain retrieve reuse reveal revise revisit rinse rotate satisfy seek seem
+select sell send serve shorten simmer simplify simulate sing sit skip solve speak specialize specify spend sprinkle
+strengthen strive submit subscribe subtract succeed suggest summarise summarize suppose surround survive sustain swap
+take teach tell thank think thrive throw tighten transform translate transmit understand undertake unlock unplug unwind
+utilise utilize validate vary verify view violate visualize want warn weigh widen wipe withdraw write
 """
 BASE = frozenset(_BASE.split())
 
