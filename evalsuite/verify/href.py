@@ -15,7 +15,6 @@ from typing import Any
 
 from evalsuite.errors import DataError
 from evalsuite.verify.pairwise import TIE
-from evalsuite.verify.summary import JudgedRow
 
 TASKS = (
     "Generation",
@@ -111,11 +110,11 @@ def tally(values: Iterable[float | None]) -> Tally:
     return Tally(tuple(sorted((float(v), n) for v, n in counts.items() if v is not None)), n_failed)
 
 
-def tallies(rows: Iterable[JudgedRow]) -> dict[str, Tally]:
-    """One Tally per task that has rows, in the order of TASKS."""
+def tallies(judged: Iterable[tuple[str, float | None]]) -> dict[str, Tally]:
+    """One Tally per task from (task, preference or None) of each row; tasks in the order of TASKS, only those there."""
     by_task: dict[str, list[float | None]] = {}
-    for row in rows:
-        by_task.setdefault(str(row.doc["category"]), []).append(None if row.score is None else row.score.value)
+    for task, preference in judged:
+        by_task.setdefault(task, []).append(preference)
     return {task: tally(by_task[task]) for task in TASKS if task in by_task}
 
 
