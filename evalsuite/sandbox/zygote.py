@@ -1,0 +1,126 @@
+"""The process that pays for an interpreter's start once: forks a judging process for each program that it is sent.
+
+It runs inside the outer confinement (confine.py) and knows nothing of the programs: their text is read by the judging
+process, so no program finds the one before it in its memory. A program's judge gets its own pid, mount and ipc
+namespace where that is allowed; killing the judge then ends everything that the program started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from evalsuite.sandbox import judge, kernel, seccomp, wire
+
+REQUESTS, ANSWERS = 0, 1
+GRACE_S = 2.0  # for the judge to say that the time is over
+# What programs import most; loading it here takes nothing from them and saves each of them the time.
+PRELOADED = (
+    *("typing", "math", "re", "collections", "copy", "random", "string", "itertools", "functools", "hashlib"),
+    *("heapq", "bisect", "operator", "datetime", "decimal", "fractions", "unittest"),
+)
+
+
+def serve(setting: dict[str, Any]) -> None:
+    """Answers one request after the other until the pipe ends."""
+    # A terminal's interrupt is for the command; it ends us by closing the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.path += setting["import_paths"]
+    for name in (*PRELOADED, *setting["packages"]):
+        importlib.import_module(name)
+    setting |= {"filter": seccomp.build() if setting["seccomp"] and setting["nested"] else b""}
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    gc.collect()
+    gc.disable()
+    gc.freeze()  # a child's collections leave our pages alone
+    _say({"ready": sys.version.split()[0]})
+    while True:
+        try:
+            rules = setting | json.loads(wire.receive(REQUESTS))
+        except EOFError:
+            return
+        _say(_one(rules))
+
+
+def _say(answer: dict[str, Any]) -> None:
+    wire.send(ANSWERS, json.dumps(answer).encode())
+
+
+def _one(rules: dict[str, Any]) -> dict[str, Any]:
+    flags = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC if rules["nested"] else 0
+    receiving, sending = os.pipe()
+    started = time.monotonic()
+    pid = kernel.fork_into(flags)
+    if pid == 0:
+        os.close(receiving)
+        os.setsid()
+        judge.report(rules, REQUESTS, sending)
+    os.close(sending)
+    verdict = _wait(receiving, rules["timeout_s"] + GRACE_S)
+    os.close(receiving)
+    _end(pid)
+    if not rules["nested"]:
+        _clean(rules["scratch"])
+    return verdict | {"seconds": time.monotonic() - started}
+
+
+def _wait(receiving: int, timeout_s: float) -> dict[str, Any]:
+    """The verdict; leaves the process when the other end of the requests is closed: nobody waits for us any more."""
+    poll = select.poll()
+    poll.register(receiving, select.POLLIN)
+    poll.register(REQUESTS, 0)
+    ready = dict(poll.poll(timeout_s * 1000))
+    if receiving in ready:
+        said = os.read(receiving, 1 << 16)
+        return dict(json.loads(said)) if said else {"broken": "the judging process died"}
+    if REQUESTS in ready:
+        os._exit(0)
+    return {"passed": False, "why": f"timeout after {timeout_s - GRACE_S:g} s", "cpu_s": timeout_s}
+
+
+def _end(pid: int) -> None:
+    """Kills the judge with everything that the program started, and returns when nothing of it is left."""
+    # The judge leads a process group that its children cannot leave; in a pid namespace its death is enough.
+    for kill in (os.killpg, os.kill):
+        _kill(kill, pid)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            # Without seccomp a child may have left the group. It is ours once its parents are dead.
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                for child in _children():
+                    _kill(os.kill, child)
+                os.wait()
+
+
+def _kill(kill: Callable[[int, int], None], pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        kill(pid, signal.SIGKILL)
+
+
+def _children() -> list[int]:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as listed:
+            return [int(pid) for pid in listed.read().split()]
+    except OSError:
+        return []
+
+
+def _clean(scratch: str) -> None:
+    """Empties the folder without following links (shutil works on descriptors)."""
+    for entry in list(os.scandir(scratch)):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
