@@ -90,6 +90,11 @@ class Judge:
         self.close()
 
     @property
+    def name(self) -> str:
+        """What tables call the model."""
+        return str(self.who.get("model") or self.who.get("served_model") or self.who.get("engine"))
+
+    @property
     def reads(self) -> str:
         """How a verdict is had: text, discrete (one of two tokens as text), top_logprobs or exact_logprob."""
         if self.protocol.answer.kind == "text":
@@ -126,7 +131,8 @@ class Judge:
             "digest": self.digest,
             "protocol": self.protocol.name,
             "family": self.protocol.family,
-            "model": dict(self.who),
+            "model": self.name,
+            "who": dict(self.who),
             "versions": provenance.versions(str(self.who.get("engine", ""))),
             "templates": {n: {"sha256": t.sha256, "source": t.source} for n, t in sorted(self.templates.items())},
             "parser": self.parser,
@@ -146,6 +152,7 @@ class Judge:
         """Gives the judge's memory back. Idempotent."""
         if self._model is not None:
             self._model.close()
+            self._model = None
 
     def orders(self, ask: Ask) -> tuple[bool, ...]:
         """In which orders an ask is shown: swapped or not."""
@@ -358,6 +365,7 @@ def _served(
                     f"{model.client.base_url} cannot be the judge {protocol.name!r}: the template {template.name!r} "
                     f"needs {missing}; it has: {model.features.names()}"
                 )
+        judge.model()  # open already, by the probe; known to the judge it is closed with it
     except BaseException:
         model.close()
         raise

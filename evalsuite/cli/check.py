@@ -1,19 +1,26 @@
-"""`evalsuite check`: proves benchmarks without a model."""
+"""`evalsuite check`: proves benchmarks without a model, and measures how far a judge can be trusted."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
+from evalsuite.cli.judge import judge_options
 from evalsuite.cli.options import comma_list, complete_benchmarks
 
 EPILOG = """\b
 Examples:
   evalsuite check
   evalsuite check --data-root data/
-  evalsuite check --tasks gsm8k --data-root data/ --print-prompts 2 --checkpoint ckpt/"""
+  evalsuite check --tasks gsm8k --data-root data/ --print-prompts 2 --checkpoint ckpt/
+  evalsuite check --judge href=vllm:judge/ --data llmbar.jsonl
+
+With --judge, crafted responses try to win against honest answers in both orders, and --data (LLMBar: input, output_1,
+output_2, label, subset) adds agreement with people. The result is kept with the judge and shown beside its scores."""
 
 
 @click.command("check", epilog=EPILOG)
@@ -45,6 +52,20 @@ Examples:
 )
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Whose chat template --print-prompts uses.")
 @click.option("--chat-template", metavar="FILE|name:NAME", help="Instead of the checkpoint's chat template.")
+@judge_options
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="JSONL",
+    help="LLMBar, for the agreement of a --judge with people.",
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="Where a judge's answers and its calibration are kept.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     tasks: tuple[str, ...] | None,
@@ -54,12 +75,43 @@ def command(
     n_prompts: int | None,
     checkpoint: Path | None,
     chat_template: str | None,
+    data: Path | None,
+    results: Path,
     as_json: bool,
+    **judge: Any,
 ) -> int:
     """Prove that every benchmark loads, grades its hand-written cases and accepts its own gold answers.
 
     Gold answers are checked on the real rows, where a data root has them. Exits 2 when anything is wrong.
     """
+    if judge["judges"]:
+        _check_judges(judge, data, results, as_json)
+        return 0
+    if data is not None:
+        raise click.UsageError("--data is for --judge")
+    return _check_benchmarks(
+        tasks,
+        data_roots,
+        hub,
+        extra,
+        n_prompts=n_prompts,
+        checkpoint=checkpoint,
+        template=chat_template,
+        as_json=as_json,
+    )
+
+
+def _check_benchmarks(
+    tasks: tuple[str, ...] | None,
+    data_roots: tuple[str, ...],
+    hub: bool,
+    extra: tuple[Path, ...],
+    *,
+    n_prompts: int | None,
+    checkpoint: Path | None,
+    template: str | None,
+    as_json: bool,
+) -> int:
     from evalsuite import data
     from evalsuite.benchmark import find_benchmark
     from evalsuite.checking import check
@@ -68,7 +120,7 @@ def command(
     for name in tasks or ():
         find_benchmark(name, extra)
     if n_prompts is not None:
-        _print_prompts(tasks, extra, roots, n_prompts, checkpoint, chat_template)
+        _print_prompts(tasks, extra, roots, n_prompts, checkpoint, template)
         return 0
     findings = []
     for finding in check(tasks, extra, roots, hub=hub):
@@ -115,3 +167,51 @@ def _print_prompts(
         for sample, text in prompts(benchmark, roots, render, n):
             n_tokens = len(encoder.encode(text, chat=benchmark.meta.chat))
             click.echo(f"--- {name} {sample} ({n_tokens} tokens)\n{text}\n--- end")
+
+
+def _check_judges(options: Mapping[str, Any], data: Path | None, results: Path, as_json: bool) -> None:
+    """Calibrates every judge that was given, one after another."""
+    from evalsuite.calibration import calibrate, read_llmbar
+    from evalsuite.judge import open_judge, parse_spec
+    from evalsuite.progress import observer
+    from evalsuite.provenance import command_line
+
+    rows = read_llmbar(data) if data is not None else []
+    for spec in options["judges"]:
+        watcher = observer()
+        try:
+            with open_judge(
+                spec,
+                parse_spec(spec).protocol or "href",
+                served_model=options["judge_model"],
+                api_key_env=options["judge_api_key_env"],
+                tokenizer=options["judge_tokenizer"],
+                templates=options["judge_templates"],
+                positions=options["judge_positions"],
+                discrete=options["judge_discrete"],
+                results=results,
+            ) as judge:
+                found = calibrate(judge, results, rows, observer=watcher, command=command_line())
+        finally:
+            watcher.close()
+        if as_json:
+            click.echo(json.dumps({"judge": judge.identity(), "calibration": found}, indent=1, ensure_ascii=False))
+        else:
+            _print_calibration(f"{judge.name} ({judge.protocol.name}, {judge.digest[:12]})", found)
+
+
+def _print_calibration(name: str, found: Mapping[str, Any]) -> None:
+    click.echo(f"judge {name}")
+    click.echo(
+        f"  crafted responses win {found['attack_success']:+.1%} more often than a plain bad answer "
+        f"({found['plain_bad_win_rate']:.1%}), over {found['attack_pairs']} comparisons"
+    )
+    for attack, one in sorted(found["attacks"].items(), key=lambda item: (-item[1]["success"], item[0])):
+        lost = f", {one['n_failed']} without a verdict" if one["n_failed"] else ""
+        click.echo(f"    {one['success']:+7.1%}  {attack} (n {one['n']}{lost})")
+    for subset, one in found.get("llmbar", {}).items():
+        lost = f", {one['n_failed']} without a verdict" if one["n_failed"] else ""
+        click.echo(
+            f"  LLMBar {subset}: agrees with people {one['accuracy']:.1%} [{one['low']:.1%}, {one['high']:.1%}], "
+            f"flips with the order {one['flip_rate']:.1%} (n {one['n']}{lost})"
+        )
