@@ -1,4 +1,4 @@
-"""WildJailbreak: refuse the harmful half, answer the benign one (Jiang et al. 2024, arXiv 2406.18510).
+"""WildJailbreak: refuse harmful prompts, answer benign ones that look alike (Jiang et al. 2024, arXiv 2406.18510).
 
 Prompt and rule are those of allenai/olmo-eval @008e7db, `wildjailbreak`, with WildGuard as the judge. The headline is
 the mean of two rates, as in the Tülu 3 report, not the mean over rows, of which eight in nine are harmful.
