@@ -7,15 +7,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from evalsuite.benchmark import Benchmark, known_benchmarks, load_module, read_benchmark
 from evalsuite.data import DatasetSpec, Resolved, go_offline_when_local, resolve_all
 from evalsuite.errors import BenchmarkError, DataError, EvalsuiteError
 from evalsuite.harness import build_plan, datasets_of, documents, indexed_names
 from evalsuite.types import Doc, GenerateRequest, Score
+from evalsuite.verify.judge import Verdict
 
 FUNCTION = re.compile(r"!function (\w+)\.(\w+)")
+NO_DATA = "golds not checked: the data is in no data root"
+OPTIONS = ("variant", "quirks", "extraction")  # what a case may say of how it is graded
 ALMOST_ONE = 1 - 1e-9
 
 
@@ -66,7 +69,7 @@ def check_benchmark(benchmark: Benchmark, roots: Sequence[Path], *, hub: bool = 
     except DataError as error:
         if _has_folder(benchmark, roots):
             return Finding(benchmark.name, tuple(str(error).splitlines()), n_cases)
-        return Finding(benchmark.name, (), n_cases, notes=("golds not checked: the data is in no data root",))
+        return Finding(benchmark.name, (), n_cases, notes=(_unreached(error) if hub else NO_DATA,))
     go_offline_when_local(resolved.values())
     return _with_data(benchmark, resolved, n_cases)
 
@@ -87,7 +90,7 @@ def _with_data(benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved], n
         return Finding(benchmark.name, tuple(str(error).splitlines()), n_cases)
     notes = tuple(note for r in resolved.values() for note in r.notes)
     rejected = tuple(_rejected(benchmark, docs))
-    problems = []
+    problems = list(_row_problems(benchmark, resolved, len(docs)))
     if len(rejected) > benchmark.meta.known_rejects:
         shown = ", ".join(rejected[:3])
         problems.append(
@@ -97,9 +100,30 @@ def _with_data(benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved], n
     return Finding(benchmark.name, tuple(problems), n_cases, len(docs), rejected, notes)
 
 
+def _row_problems(benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved], n: int) -> Iterator[str]:
+    """The hub's copy must have the rows that the regime counts; a local one may be a part, which is noted elsewhere."""
+    expected, sure = benchmark.meta.n_expected, "n_expected" not in benchmark.meta.unconfirmed
+    from_hub = bool(resolved) and all(r.origin == "hub" for r in resolved.values())
+    if from_hub and expected is not None and n != expected and sure:
+        yield f"{benchmark.folder}: the hub's data gives {n} rows, metadata.n_expected says {expected}"
+
+
+def _unreached(error: DataError) -> str:
+    """Why the data could not be had, in one line: gated, missing, no network."""
+    reasons = [line.strip() for line in str(error).splitlines()[1:-1]] or str(error).splitlines()
+    return f"golds not checked: {reasons[0]}"
+
+
 def _rejected(benchmark: Benchmark, docs: Mapping[str, Doc]) -> Iterator[str]:
-    module = benchmark.module
+    module: Any = benchmark.module
     if module is None:
+        return
+    if benchmark.meta.judge:
+        yield from _unaskable(benchmark, docs)
+        return
+    if hasattr(module, "verify_many"):
+        scores = module.verify_many([(module.gold_response(doc), doc) for doc in docs.values()])
+        yield from (sample for sample, score in zip(docs, scores, strict=True) if score.value < ALMOST_ONE)
         return
     gold = module.gold_response if benchmark.kind == "generate_until" else module.gold_totals
     for sample, doc in docs.items():
@@ -111,6 +135,19 @@ def _rejected(benchmark: Benchmark, docs: Mapping[str, Doc]) -> Iterator[str]:
             ) from error
         if not accepted:
             yield sample
+
+
+def _unaskable(benchmark: Benchmark, docs: Mapping[str, Doc]) -> Iterator[str]:
+    """Samples of a judged benchmark whose question to the judge cannot be put together."""
+    module: Any = benchmark.module
+    for sample, doc in docs.items():
+        try:
+            module.asks("A response.", doc)
+        except Exception as error:
+            raise BenchmarkError(
+                f"{benchmark.folder}: nothing can be asked of a judge on {sample!r} ({type(error).__name__}: {error})"
+            ) from error
+    yield from ()
 
 
 def _unindexed(benchmark: Benchmark) -> Iterator[str]:
@@ -140,13 +177,29 @@ def _cases(benchmark: Benchmark) -> tuple[int, list[str]]:
     for number, line in enumerate(lines, 1):
         try:
             case = json.loads(line)
-            asked = case["totals"] if "totals" in case else case["response"]
-            score: Score = benchmark.module.verify(asked, case["doc"])
+            score = _case_score(benchmark, case)
         except Exception as error:
             problems.append(f"{path}: line {number}: {type(error).__name__}: {error}")
             continue
         problems += [f"{path}: line {number}: {p}" for p in _differences(case, score)]
     return len(lines), problems
+
+
+def _case_score(benchmark: Benchmark, case: Mapping[str, Any]) -> Score:
+    """The score of a hand-written case; that of a judged benchmark brings what the judge said (`judge`)."""
+    module: Any = benchmark.module
+    if not benchmark.meta.judge:
+        asked = case["totals"] if "totals" in case else case["response"]
+        options = {k: frozenset(case[k]) if k == "quirks" else case[k] for k in OPTIONS if k in case}
+        return cast("Score", module.verify(asked, case["doc"], **options))
+    from evalsuite.protocol import load_protocol, verdicts_of
+
+    if "preference" in case:
+        return cast("Score", module.verify_judged(case["response"], case["doc"], (Verdict(case["preference"]),)))
+    protocol = load_protocol(case.get("protocol", benchmark.meta.judge))
+    asks = module.asks(case["response"], case["doc"])
+    verdicts = verdicts_of(protocol, asks, case.get("judge", ()))
+    return cast("Score", module.verify_judged(case["response"], case["doc"], verdicts))
 
 
 def _differences(case: Mapping[str, Any], score: Score) -> Iterator[str]:

@@ -187,9 +187,13 @@ def _applied(benchmark: Benchmark, entry: Entry) -> Benchmark:
     if entry.stops is not None and entry.sampling is not None:
         settings["generation_kwargs"] = generation(entry)
         settings["repeats"] = entry.sampling.get("repeats", 1)
+    if benchmark.tasks[0].dataset:
+        settings["dataset_path"] = entry.dataset["id"]
     if entry.prompt is not None:
         settings["doc_to_text"] = f"!function verify.doc_to_text_{entry.prompt}"
-    options: dict[str, Any] = {"extraction": entry.extraction} if entry.extraction else {}
+    options: dict[str, Any] = {}
+    if entry.extraction != benchmark.meta.extraction:
+        options["extraction"] = entry.extraction
     if set(entry.quirks) != set(benchmark.meta.quirks):
         options["quirks"] = frozenset(entry.quirks)
     meta = replace(
@@ -199,6 +203,7 @@ def _applied(benchmark: Benchmark, entry: Entry) -> Benchmark:
         metric=entry.metric,
         aggregate=entry.aggregate["kind"],
         quirks=entry.quirks,
+        extraction=entry.extraction,
         judge=entry.judge,
         n_expected=entry.n_expected,
         unconfirmed=entry.unconfirmed,

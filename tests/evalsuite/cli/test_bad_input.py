@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,6 +170,11 @@ def test_no_verifier_breaks_on_hostile_text(name: str, text: str) -> None:
     benchmark = find_benchmark(name)
     cases = (benchmark.folder / "cases.jsonl").read_text(encoding="utf-8").splitlines()
     for doc in [json.loads(line)["doc"] for line in cases[:3]]:
+        if benchmark.meta.judge:
+            module: Any = benchmark.module
+            shown = [ask.fields for ask in module.asks(HOSTILE[text], doc)]
+            assert all(HOSTILE[text] in fields.values() for fields in shown)
+            continue
         score = score_response(benchmark, HOSTILE[text], doc)
         assert 0.0 <= score.value <= 1.0
 
