@@ -23,7 +23,7 @@ from evalsuite.types import GenerateRequest, LoglikRequest, Model, Response
 from evalsuite.verify.summary import SummaryContext
 
 if TYPE_CHECKING:
-    from evalsuite.judging import Judge
+    from evalsuite.judge import Judge
 
 Render = Callable[..., str]
 JudgeMaker = Callable[[], "Judge"]

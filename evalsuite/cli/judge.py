@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from evalsuite.benchmark import Benchmark
-    from evalsuite.judging import Judge
+    from evalsuite.judge import Judge
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,7 +69,7 @@ def make_judges(
     judged = {column: b.meta.judge for column, b in columns.items() if b.meta.judge}
     if not judged:
         return {}, ()
-    from evalsuite.judging import open_judge, pick_judge
+    from evalsuite.judge import open_judge, pick_judge
 
     makers: dict[str, Callable[[], Judge]] = {}
     without: dict[str, str] = {}
@@ -89,10 +89,17 @@ def make_judges(
             positions=options["judge_positions"],
             discrete=options["judge_discrete"],
             results=options["results"],
+            options=_engine_options(spec, options),
         )
     if without and not options["skip_judged"]:
         raise _no_judge(without)
     return makers, tuple(without)
+
+
+def _engine_options(spec: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the run's own options a judge on this machine takes over."""
+    local = not spec.rpartition("=")[2].startswith("api:")
+    return {"threads": options["threads"]} if local and options["threads"] is not None else {}
 
 
 def _no_judge(without: Mapping[str, str]) -> Exception:
