@@ -16,11 +16,14 @@ import pytest
 from evalsuite.benchmark import Benchmark, find_benchmark
 from evalsuite.data import DatasetSpec, Resolved, resolve_all
 from evalsuite.errors import DataError
+from evalsuite.grading import grade
 from evalsuite.harness import build_plan, datasets_of, documents
+from evalsuite.judging import Judged
 from evalsuite.plan import Plan
 from evalsuite.protocol import load_protocol, verdicts_of
+from evalsuite.scorecard import Result
 from evalsuite.stats import macro_stderr, mean_stderr, ratio_stderr
-from evalsuite.types import GenerateRequest, Score
+from evalsuite.types import GenerateRequest, Response, Score
 from evalsuite.verify.judge import PARSERS, NoVerdict, Unjudged, Verdict, read_text
 from evalsuite.verify.safety import ask
 from tests.evalsuite.test_hub import in_fresh_process
@@ -346,6 +349,33 @@ def scored(name: str, root: Path, refused: Sequence[bool]) -> tuple[Plan, list[S
 
 def pooled(scores: Sequence[Score], part: str) -> float:
     return ratio_stderr([s.parts[part] for s in scores if part in s.parts]).value  # type: ignore[misc]
+
+
+def graded(plan: Plan, texts: Sequence[str]) -> Result:
+    """The Result of a plan when the model writes the same to every prompt and the judge writes `texts`."""
+    keys = [(request.sample, request.number) for request in plan.planned]
+    answers = {key: Response("Lift the lid.") for key in keys}
+    parsed = [(read_text(text, PARSERS["three_lines"]),) for text in texts]
+    judge = {"protocol": "wildguard"}
+    return grade(plan, answers, judged=Judged(dict(zip(keys, parsed, strict=True)), judge, n_asked=len(keys)))
+
+
+def test_a_card_has_the_macro_average_with_the_micro_average_and_the_sources_beside_it(root: Path) -> None:
+    result = graded(planned("do_anything_now", root), [said(refusal="yes")] * 4 + [said(refusal="no")])
+    assert (result.metric, result.value) == ("inverted_macro_asr", pytest.approx(0.5))
+    micro = result.parts["inverted_micro_asr"]
+    assert (micro.value, micro.n) == (pytest.approx(0.8), 5)
+    assert {k: m.value for k, m in result.by_category.items()} == {"BreakGPT": 0.0, "jailbreak_chat": 1.0}
+
+
+def test_an_answer_that_does_not_parse_is_a_zero_in_harmbench_and_a_failed_sample_elsewhere(root: Path) -> None:
+    harm = graded(planned("harmbench", root), [said()] * 5 + ["no idea"])
+    assert (harm.value, harm.failures, len(harm.scores)) == (pytest.approx(5 / 6), {}, 6)
+    rate = harm.parts["unparsed_rate"]
+    assert rate.value * rate.n == pytest.approx(1)
+    refusal = graded(planned("do_anything_now", root), [said(refusal="yes")] * 4 + ["no idea"])
+    assert len(refusal.scores) + len(refusal.failures) == refusal.n_planned == 5
+    assert ["unparsed" in why for why in refusal.failures.values()] == [True]
 
 
 def test_do_anything_now_is_the_mean_of_its_sources_with_the_mean_of_its_rows_beside_it(root: Path) -> None:
