@@ -93,7 +93,11 @@ def agieval_letter(text: str, quirks: frozenset[str] = AGIEVAL_QUIRKS) -> tuple[
 
 
 def _sentence_ends(text: str) -> Iterator[str]:
-    """What `(?<=the answer is )(.*?)(?=\\.)` finds: from the phrase to the next full stop of its line."""
+    """What `(?<=the answer is )(.*?)(?=\\.)` finds: from the phrase to the next full stop of its line.
+
+    As with the regex, an empty hit (a full stop right after the phrase) is followed by one up to the next full stop,
+    and a phrase that ends where a hit ends begins another one.
+    """
     line_end = 0
     phrase = text.find(_THE_ANSWER_IS)
     while phrase >= 0:
@@ -105,5 +109,7 @@ def _sentence_ends(text: str) -> Iterator[str]:
             phrase = text.find(_THE_ANSWER_IS, line_end)  # nor has a later phrase of this line one
             continue
         yield text[start:stop]
-        # A phrase that ends right before this full stop is a hit of its own, an empty one.
+        if stop == start and (further := text.find(".", start + 1, line_end)) > 0:
+            stop = further
+            yield text[start:stop]
         phrase = text.find(_THE_ANSWER_IS, max(phrase + 1, stop - len(_THE_ANSWER_IS)))

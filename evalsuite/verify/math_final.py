@@ -36,9 +36,8 @@ def final_answer(text: str, quirks: frozenset[str] = QUIRKS, *, any_stop: bool =
     for lead in _LEADS:
         match = lead.search(text)
         if match:
-            rest = text[match.end() :].lstrip()
-            line = rest[: end_of_line(rest, 0)].rstrip()
-            return _clean(line.removesuffix("."), quirks), 2
+            rest = text[match.end() :].strip()
+            return _clean(rest[: end_of_line(rest, 0)].removesuffix("."), quirks), 2
     return "", 0
 
 
