@@ -43,7 +43,8 @@ class Meta:
     version: float = 1
     category: str | None = None
     cluster: str | None = None
-    n_expected: int | None = None
+    n_expected: int | None = None  # samples of the complete data
+    n_rows: int | None = None  # rows of the split, where a selection of them are the samples
     columns: tuple[str, ...] = ()
     dataset_revision: str | None = None
     license: str = ""

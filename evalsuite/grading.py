@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from evalsuite.judging import Judged
 
 NEAR_TIE = {"float32": 1e-3}  # by dtype; log-probabilities of half precision move by about 0.05
+EMPTY_SHARE = 0.02
 MAX_UNJUDGED = 0.05  # share of questions without a verdict above which a judged benchmark has no value
 TOO_LONG = "window"  # every engine's reason for a prompt that does not fit names the model's window
 
@@ -182,7 +183,9 @@ def _headlined(benchmark: Benchmark, score: Score) -> Score:
         return score
     value = score.parts[wanted]
     parts = {k: v for k, v in score.parts.items() if k != wanted} | {benchmark.own_metric: score.value}
-    return replace(score, value=value.hits / value.of if isinstance(value, Ratio) else value, parts=parts)
+    if isinstance(value, Ratio):
+        value = value.hits / value.of if value.of else 0.0
+    return replace(score, value=value, parts=parts)
 
 
 def _summarised(
@@ -260,9 +263,16 @@ def _result(plan: Plan, tally: _Tally) -> Result:
         n_empty=counts["empty"],
         n_near_ties=counts["near_ties"],
         format_ok=sum(tally.format_ok) / len(tally.format_ok) if tally.format_ok else None,
-        notes=plan.notes,
+        notes=(*plan.notes, *_empty_note(plan, tally)),
         dataset=plan.dataset,
     )
+
+
+def _empty_note(plan: Plan, tally: _Tally) -> Iterator[str]:
+    """A bug that empties responses looks like perfect safety."""
+    share = tally.counts["empty"] / len(tally.scores) if tally.scores else 0.0
+    if plan.benchmark.meta.split == "safety" and share > EMPTY_SHARE:
+        yield f"warning: {share:.0%} of the responses are empty, which can look like safety"
 
 
 def _metric(values: Mapping[str, float | Ratio], plan: Plan) -> Metric:

@@ -65,7 +65,7 @@ def _spec(benchmark: Benchmark, task: TaskFile, config: str | None) -> DatasetSp
         config=config,
         splits=task.splits,
         columns=meta.columns,
-        n_expected=meta.n_expected if per_config else None,
+        n_expected=(meta.n_rows or meta.n_expected) if per_config else None,
         revision=meta.dataset_revision,
     )
 
