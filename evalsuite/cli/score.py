@@ -165,7 +165,8 @@ def make_job(options: Mapping[str, Any]) -> Job:
     else:
         suite = load_suite(options["suite"] or "tulu3-dev", *settings)
         columns = suite.select(options["tasks"])
-    if unseen := [name for name, b in columns.items() if b.meta.split == "unseen"]:
+    unseen = [name for name, b in columns.items() if "unseen" in (suite.split, b.meta.split)]
+    if unseen:
         _refuse_unseen(suite.name, unseen)
     roots = data_roots(options["data_roots"])
     judges, skipped = make_judges(options, columns)
