@@ -45,19 +45,17 @@ def preferences(
     """For each triple 1 when the candidate's F1 is larger, 0 when the baseline's is, 0.5 when they are equal.
 
     `known` holds the baselines' F1 by scorer and texts, so that each is computed once for all candidates. Without a
-    scorer every answer is the reason why.
+    scorer, or when it fails, every answer is the reason why.
     """
     if not triples:
         return []
     scorer = load() if f1 is None else f1
     if isinstance(scorer, NoVerdict):
         return [scorer] * len(triples)
-    new = {k: t for t in triples if (k := _key(scorer.identity, t)) not in known}
-    if new:
-        values = scorer([t.baseline for t in new.values()], [t.reference for t in new.values()])
-        known.update(zip(new, map(float, values), strict=True))
-    candidates = scorer([t.candidate for t in triples], [t.reference for t in triples])
-    return [_larger(float(c), known[_key(scorer.identity, t)]) for c, t in zip(candidates, triples, strict=True)]
+    try:
+        return _compared(triples, scorer, known)
+    except Exception as error:  # out of memory, an incompatible package: these samples fail, the others do not
+        return [NoVerdict("engine", f"bertscore failed ({_in_a_line(error)})")] * len(triples)
 
 
 @cache
@@ -73,7 +71,7 @@ def load(model: str | None = None, n_layers: int = N_LAYERS) -> F1 | NoVerdict:
     try:
         scorer = make(lang="en") if model is None else make(model_type=model, num_layers=n_layers)
     except Exception as error:  # whatever the package raises for weights that it cannot read
-        return NoVerdict("engine", f"no bertscore: its model cannot be loaded ({type(error).__name__}: {error})")
+        return NoVerdict("engine", f"no bertscore: its model cannot be loaded ({_in_a_line(error)})")
     return _Package(scorer, str(scorer.hash))
 
 
@@ -83,8 +81,27 @@ class _Package:
     identity: str
 
     def __call__(self, texts: Sequence[str], references: Sequence[str]) -> list[float]:
-        _, _, f1 = self.scorer.score(list(texts), list(references))
-        return [float(value) for value in f1]
+        # The package gives 0 to a text without words, or fails on it (0.3.13 with transformers 5).
+        worded = [n for n, pair in enumerate(zip(texts, references, strict=True)) if all(t.strip() for t in pair)]
+        values = [0.0] * len(texts)
+        if worded:
+            _, _, f1 = self.scorer.score([texts[n] for n in worded], [references[n] for n in worded])
+            for n, value in zip(worded, f1, strict=True):
+                values[n] = float(value)
+        return values
+
+
+def _compared(triples: Sequence[Triple], scorer: F1, known: MutableMapping[str, float]) -> list[float | NoVerdict]:
+    new = {k: t for t in triples if (k := _key(scorer.identity, t)) not in known}
+    if new:
+        values = scorer([t.baseline for t in new.values()], [t.reference for t in new.values()])
+        known.update(zip(new, map(float, values), strict=True))
+    candidates = scorer([t.candidate for t in triples], [t.reference for t in triples])
+    return [_larger(float(c), known[_key(scorer.identity, t)]) for c, t in zip(candidates, triples, strict=True)]
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _larger(candidate: float, baseline: float) -> float:

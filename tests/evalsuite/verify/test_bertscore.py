@@ -62,6 +62,15 @@ def test_without_a_scorer_every_answer_is_the_reason() -> None:
     assert preferences(TRIPLES, absent) == [absent] * 3
 
 
+def test_a_scorer_that_fails_takes_no_run_with_it() -> None:
+    class Broken(Words):
+        def __call__(self, texts: Sequence[str], references: Sequence[str]) -> list[float]:
+            raise RuntimeError("out of memory")
+
+    failed = NoVerdict("engine", "bertscore failed (RuntimeError: out of memory)")
+    assert preferences(TRIPLES, Broken(), {}) == [failed] * 3
+
+
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """A stand-in for the package bert_score, importable while a test runs."""
@@ -88,7 +97,7 @@ def test_the_package_is_used_with_its_own_defaults_for_english(package: ModuleTy
     scorer = bertscore.load()
     assert not isinstance(scorer, NoVerdict)
     assert scorer.identity == Scorer.hash
-    assert scorer(["ab", "abcd"], ["x", "x"]) == [0.2, 0.4]
+    assert scorer(["ab", " ", "abcd"], ["x", "x", "x"]) == [0.2, 0.0, 0.4]  # a blank text is not passed on
     assert bertscore.load() is scorer
     bertscore.load("models/roberta", 5)
     assert made == [{"lang": "en"}, {"model_type": "models/roberta", "num_layers": 5}]
