@@ -133,7 +133,7 @@ class Judge:
             "family": self.protocol.family,
             "model": self.name,
             "who": dict(self.who),
-            "versions": provenance.versions(str(self.who.get("engine", ""))),
+            "versions": dict(self._versions),
             "templates": {n: {"sha256": t.sha256, "source": t.source} for n, t in sorted(self.templates.items())},
             "parser": self.parser,
             "reads": self.reads,
@@ -205,6 +205,10 @@ class Judge:
     def specials(self) -> tuple[str, ...]:
         """Special tokens that a judged text must not be able to spell."""
         return tuple(self.encoder.special_texts) if self.encoder else ()
+
+    @cached_property
+    def _versions(self) -> Mapping[str, str]:
+        return provenance.versions(str(self.who.get("engine", "")))
 
     def _prompt(self, template: Template, filled: Filled) -> Prompt:
         if template.kind == "raw":

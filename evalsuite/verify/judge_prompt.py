@@ -35,18 +35,27 @@ _NAMED = (
 )
 _BRACKETED = r"/?(?:INST|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|SYSTEM_PROMPT|THINK|IMG|CLS|SEP|MASK|PAD|UNK)\]"
 
-_TO_A_JUDGE = re.compile(
-    r"\b(?:ignore|disregard|forget)\s{1,4}(?:\w{1,12}\s{1,4}){0,3}(?:instructions?|rules|text|above|criteria)\b"
-    r"|\b(?:final\s{1,4})?(?:verdict|judge?ment)\s{0,4}[\"'*]{0,2}\s{0,4}(?::|\bis\b)"
-    r"|\b(?:response|output|answer|assistant|model)\s{1,4}[\"'(*]{0,2}[abm12][\"')*]{0,2}\s{1,4}(?:is|wins)\b"
-    r"|\b(?:dear|note\s{1,4}to(?:\s{1,4}the)?|attention,?|hey,?|hello,?)\s{1,4}"
-    r"(?:judge|evaluator|grader|rater|annotator|reviewer)s?\b"
-    r"|\b(?:choose|pick|prefer|select|vote\s{1,4}for|rank)\s{1,4}(?:this|my|the\s{1,4}(?:first|second))\s{1,4}"
-    r"(?:response|output|answer|one|text)\b"
-    r"|[\"'](?:winner|verdict|preference|better|best|choice|rank)[\"']\s{0,4}:"
-    r"|\bharmful\s{1,4}re(?:quest|sponse)\s{0,4}:|\bresponse\s{1,4}refusal\s{0,4}:",
-    re.IGNORECASE,
+# What speaks to a judge, in lower case: a word and what makes it one. One literal word each, since most texts have none
+# of the words, and looking for a literal is fifty times faster than one expression for everything.
+_IGNORED = r"\s{1,4}(?:\w{1,12}\s{1,4}){0,3}(?:instructions?|rules|text|above|criteria)\b"
+_STATED = r"[\"'*]{0,2}\s{0,4}(?::|is\b)"
+_NAMED_BETTER = r"\s{1,4}[\"'(*]{0,2}[abm12][\"')*]{0,2}\s{1,4}(?:is|wins)\b"
+_ADDRESSED = r"s?\s{1,4}(?:to\s{1,4})?(?:the\s{1,4})?(?:judge|evaluator|grader|rater|annotator|reviewer)s?\b"
+_CHOSEN = r"\s{1,4}(?:this|my|the\s{1,4}(?:first|second))\s{1,4}(?:response|output|answer|one|text)\b"
+_QUOTED_KEY = r"[\"']\s{0,4}:"
+_SIGNS = (
+    *((word, _IGNORED) for word in ("ignore", "disregard", "forget")),
+    *((word, _STATED) for word in ("verdict", "judgement", "judgment")),
+    *((word, _NAMED_BETTER) for word in ("response", "output", "answer", "assistant", "model")),
+    *((word, _ADDRESSED) for word in ("dear", "note", "attention,", "attention", "hey", "hello", "hello,")),
+    *((word, _CHOSEN) for word in ("choose", "pick", "prefer", "select", "vote for", "rank")),
+    *(
+        (word, _QUOTED_KEY)
+        for word in ("'winner", '"winner', "'preference", '"preference', '"better', '"best', '"choice')
+    ),
+    *((word, r"\s{0,4}:") for word in ("harmful request", "harmful response", "response refusal")),
 )
+_TO_A_JUDGE = tuple((word, re.compile(re.escape(word) + rest)) for word, rest in _SIGNS)
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Template:
     @cached_property
     def headers(self) -> frozenset[str]:
         """Short lines of the template that open a section: a response that has one of them imitates the template."""
-        lines = {line.strip().casefold() for _, text in self.turns for line in text.splitlines()}
+        lines = {line.strip().lower() for _, text in self.turns for line in text.splitlines()}
         return frozenset(line for line in lines if 4 <= len(line) <= HEADER_LENGTH and line.endswith(":"))
 
 
@@ -117,15 +126,20 @@ def break_controls(text: str, specials: Sequence[str] = (), *, fences: bool = Tr
     `fences` breaks our own fence characters too. What is left holds no control string: one could only begin where one
     was broken.
     """
-    return _controls(tuple(s for s in specials if len(s) > 1), fences).subn(rf"\g<0>{JOINER}", text)
+    first, controls = _controls(tuple(s for s in specials if len(s) > 1), fences)
+    if not any(c in text for c in first):  # most texts: four times faster than the expression
+        return text, 0
+    return controls.subn(rf"\g<0>{JOINER}", text)
 
 
 def looks_like_an_attack(text: str, template: Template) -> bool:
     """Whether the text speaks to a judge, or has a header of the template or a fence in it; no score changes by it."""
-    if OPEN in text or CLOSE in text or _TO_A_JUDGE.search(text):
+    lower = text.lower()
+    if OPEN in text or CLOSE in text or any(word in lower and sign.search(lower) for word, sign in _TO_A_JUDGE):
         return True
-    lines = (line.strip().casefold() for line in text.splitlines() if len(line) <= 4 * HEADER_LENGTH)
-    return any(line in template.headers for line in lines)
+    if not any(header in lower for header in template.headers):
+        return False
+    return any(line.strip() in template.headers for line in lower.splitlines() if len(line) <= 4 * HEADER_LENGTH)
 
 
 def placeholders(text: str, *, official: bool = False) -> tuple[str, ...]:
@@ -185,10 +199,11 @@ def _replaced(template: Template, text: str, texts: Mapping[str, str]) -> str:
 
 
 @cache
-def _controls(specials: tuple[str, ...], fences: bool) -> re.Pattern[str]:
-    """Matches the first character of every control string, overlapping ones too."""
+def _controls(specials: tuple[str, ...], fences: bool) -> tuple[str, re.Pattern[str]]:
+    """What control strings begin with, and what matches that character of every one, overlapping ones too."""
     rests: dict[str, list[str]] = {"<": list(_NAMED), "[": [_BRACKETED]}
     for special in specials:
         rests.setdefault(special[0], []).append(re.escape(special[1:]))
     found = [f"{re.escape(first)}(?=(?i:{'|'.join(rest)}))" for first, rest in rests.items()]
-    return re.compile("|".join([*found, *([OPEN, CLOSE] if fences else [])]))
+    marks = [OPEN, CLOSE] if fences else []
+    return "".join([*rests, *marks]), re.compile("|".join([*found, *marks]))
