@@ -90,7 +90,9 @@ def names_inside(text: str, N: int) -> str | None:
 @constraint("count:person_names", variants=["ifbench"])
 def names_alone(text: str, N: int) -> str | None:
     """At least so many of the fifty names, each as a word by itself."""
-    return compared("names of the list", sum(bool(name.search(text)) for name in _ALONE.values()), "at least", N)
+    # A plain search first: it is thirty times faster than one that begins with a word boundary.
+    found = sum(name in text and bool(alone.search(text)) for name, alone in _ALONE.items())
+    return compared("names of the list", found, "at least", N)
 
 
 @constraint("count:countries", {"percentage": p.count}, tools=["countries"], variants=["tulu3"])

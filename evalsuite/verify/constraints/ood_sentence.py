@@ -47,7 +47,10 @@ def _on_text(check: CheckText, split: Callable[[str], list[str]]) -> CheckText:
 def growing_alliteration(sentences: Sequence[str]) -> str | None:
     """Each sentence has more words in alliterating runs than the one before; the first may have none."""
     # All runs of a sentence are added up, though the prompt speaks of one.
-    return _growth([_alliterating(sentence) for sentence in sentences])
+    for i, (before, after) in enumerate(pairwise(map(_alliterating, sentences)), 2):
+        if after <= before:
+            return f"sentence {i} has {after} alliterating words, the one before {before}"
+    return None
 
 
 def _alliterating(sentence: str) -> int:
@@ -56,18 +59,11 @@ def _alliterating(sentence: str) -> int:
     return sum(run for run in runs if run > 1)
 
 
-def _growth(counts: Sequence[int]) -> str | None:
-    for i, (before, after) in enumerate(pairwise(counts), 2):
-        if after <= before:
-            return f"sentence {i} has {after} alliterating words, the one before {before}"
-    return None
-
-
 @sentence_constraint("sentence:increment", {"small_n": p.count})
 def growing_by(sentences: Sequence[str], small_n: int) -> str | None:
     """Each sentence has exactly n words more than the one before."""
     # Hole: a single sentence passes.
-    counts = [len(sentence.translate(_NO_MARKS).split()) for sentence in sentences]
+    counts = (len(sentence.translate(_NO_MARKS).split()) for sentence in sentences)
     for i, (before, after) in enumerate(pairwise(counts), 2):
         if after != before + small_n:
             return f"sentence {i} has {after} words, asked for {before + small_n}"
