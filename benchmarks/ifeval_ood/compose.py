@@ -68,7 +68,20 @@ class Base:
         return f"{self.prompt}\n---\n{self.passage}\n---" if self.passage else self.prompt
 
 
-def no_params(rng: Random, base: Base) -> Params:
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What the parameters of one prompt are drawn from. `share` (0 up to 1) spreads the prompts of an id evenly over a
+    range, so that every seed gives a set of the same difficulty."""
+
+    rng: Random
+    base: Base
+    share: float
+
+    def between(self, low: int, high: int) -> int:
+        return low + int(self.share * (high - low + 1))
+
+
+def no_params(draw: Draw) -> Params:
     return {}
 
 
@@ -78,7 +91,7 @@ class Recipe:
 
     kinds: frozenset[str] = OPEN
     sizes: frozenset[str] = ANY
-    draw: Callable[[Random, Base], Params] = no_params
+    draw: Callable[[Draw], Params] = no_params
     numeric: bool = True
 
     def takes(self, base: Base) -> bool:
@@ -111,8 +124,9 @@ def _joined(id: str, wordings: list[str], rng: Random) -> Iterator[Composed]:
     recipe = RECIPES[id]
     bases = rng.sample([b for b in base_prompts() if recipe.takes(b)], PER_ID)
     before = rng.sample([True] * N_BEFORE + [False] * (PER_ID - N_BEFORE), PER_ID)
-    for base, leads in zip(bases, before, strict=True):
-        kwargs = recipe.draw(rng, base)
+    places = rng.sample(range(PER_ID), PER_ID)
+    for base, leads, place in zip(bases, before, places, strict=True):
+        kwargs = recipe.draw(Draw(rng, base, (place + rng.random()) / PER_ID))
         template = rng.randrange(len(wordings))
         asked = wordings[template].format(**kwargs, **_derived(kwargs))
         # After the closing dashes of a passage only a new line reads well.
@@ -143,34 +157,35 @@ def ordinal(n: int) -> str:
 # -- parameters, drawn so that an ordinary answer usually fails and a careful one can pass --
 
 
-def between(name: str, low: int, high: int) -> Callable[[Random, Base], Params]:
-    return lambda rng, base: {name: rng.randint(low, high)}
+def between(name: str, low: int, high: int) -> Callable[[Draw], Params]:
+    return lambda draw: {name: draw.between(low, high)}
 
 
-def word_range(rng: Random, base: Base) -> Params:
-    low = rng.randint(60, 150 if base.size == "short" else 300)
+def word_range(draw: Draw) -> Params:
+    low = draw.between(60, 150 if draw.base.size == "short" else 300)
     return {"min_words": low, "max_words": low + max(10, round(low / 10))}
 
 
-def edits(rng: Random, base: Base) -> Params:
-    return {"reference_text": base.passage, "N": rng.randint(10, min(40, len(base.passage) // 4))}
+def edits(draw: Draw) -> Params:
+    passage = draw.base.passage
+    return {"reference_text": passage, "N": draw.between(10, min(40, len(passage) // 4))}
 
 
-def overlap(rng: Random, base: Base) -> Params:
-    return {"reference_text": base.passage, "percentage": rng.randint(30, 70)}
+def overlap(draw: Draw) -> Params:
+    return {"reference_text": draw.base.passage, "percentage": draw.between(30, 70)}
 
 
-def keyword(rng: Random, base: Base) -> Params:
-    free = [noun for noun in NOUNS if noun not in base.prompt.lower()]
-    return {"word": rng.choice(free), "N": rng.randint(2, 4 if base.size == "short" else 10)}
+def keyword(draw: Draw) -> Params:
+    free = [noun for noun in NOUNS if noun not in draw.base.prompt.lower()]
+    return {"word": draw.rng.choice(free), "N": draw.between(2, 4 if draw.base.size == "short" else 10)}
 
 
-def options(rng: Random, base: Base) -> Params:
-    return {"options": next(OPTIONS[kind] for kind in OPTIONS if kind in base.kinds)}
+def options(draw: Draw) -> Params:
+    return {"options": next(OPTIONS[kind] for kind in OPTIONS if kind in draw.base.kinds)}
 
 
-def separator(rng: Random, base: Base) -> Params:
-    return {"sep": rng.choice(SEPARATORS)}
+def separator(draw: Draw) -> Params:
+    return {"sep": SEPARATORS[draw.between(0, len(SEPARATORS) - 1)]}
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -252,7 +267,7 @@ def write(seed: int, folder: Path) -> str:
     digest = hashlib.sha256(text.encode()).hexdigest()
     (folder / "prompts.jsonl").write_text(text, encoding="utf-8")
     path = folder / "ifeval_ood.yaml"
-    marked = re.sub(r"(?m)^  sha256: .*$", f"  sha256: {digest}", path.read_text(encoding="utf-8"))
+    marked = re.sub(r"(?m)^  sha256: .*$", f'  sha256: "{digest}"', path.read_text(encoding="utf-8"))
     path.write_text(marked, encoding="utf-8")
     return digest
 
