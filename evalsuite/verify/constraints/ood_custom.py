@@ -8,7 +8,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from evalsuite.verify.constraints.ood_sentence import sentence_constraint
 from evalsuite.verify.constraints.ood_words import EDGES, without_marks
@@ -140,11 +140,9 @@ def european_capitals_sort(text: str) -> str | None:
 @constraint("custom:csv_city")
 def csv_city(text: str) -> str | None:
     """A header of ID, Country, City, Year, Count without spaces, then 7 rows of 5 fields, parted by commas."""
-    rows = _csv_rows(text, ",")
+    rows = _csv_rows(text, ",", 8)
     if isinstance(rows, str):
         return rows
-    if len(rows) != 8:
-        return f"rows: {len(rows)} with the header, asked for 8"
     if rows[0] != ["ID", "Country", "City", "Year", "Count"]:
         return f"the header is {_shown(rows[0])}"
     return _five_fields(rows)
@@ -156,11 +154,9 @@ def csv_special_character(text: str) -> str | None:
     # Hole: no row after the first such field is looked at. A comma between the quotes is special.
     if not _header(",[ \t]*", "ProductID Category Brand Price Stock").match(text.partition("\n")[0].strip()):
         return "the header is not ProductID, Category, Brand, Price, Stock"
-    rows = _csv_rows(text.replace('"', '"""'), ",")  # so that the quotes stay in the fields
+    rows = _csv_rows(text.replace('"', '"""'), ",", 15)  # so that the quotes stay in the fields
     if isinstance(rows, str):
         return rows
-    if len(rows) != 15:
-        return f"rows: {len(rows)} with the header, asked for 15"
     for number, row in enumerate(rows[1:], 1):
         if objection := _five_fields([row], number):
             return objection
@@ -180,11 +176,9 @@ def csv_quotes(text: str) -> str | None:
     """The header asked for and 3 rows, parted by tabs, every field of all four in double quotes."""
     if not _header("\t *", "StudentID Subject Grade Semester Score").match(text.partition("\n")[0].strip()):
         return "the header is not StudentID, Subject, Grade, Semester, Score, parted by tabs"
-    rows = _csv_rows(text.replace('"', '"""'), "\t")
+    rows = _csv_rows(text.replace('"', '"""'), "\t", 4)
     if isinstance(rows, str):
         return rows
-    if len(rows) != 4:
-        return f"rows: {len(rows)} with the header, asked for 4"
     for number, row in enumerate(rows):
         if objection := _five_fields([row], number):
             return objection
@@ -201,13 +195,17 @@ def _header(separator: str, names: str) -> re.Pattern[str]:
     return re.compile(separator.join(f'(?:{name}|"{name}")' for name in names.split()) + "$")
 
 
-def _csv_rows(text: str, delimiter: str) -> list[list[str]] | Stop:
-    """The rows as the csv module reads them, or why it does not."""
+def _csv_rows(text: str, delimiter: str, due: int) -> list[list[str]] | str:
+    """So many rows, the header among them, as the csv module reads them; or why there are not."""
     try:
-        rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+        reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+        rows = list(islice(reader, due))
+        found = len(rows) + sum(1 for _ in reader)  # a later row may raise, as it would upstream
     except csv.Error as error:
         return Stop(f"not CSV: {error}")
-    if len(text) > CSV_FIELD_CHARS and any(len(field) > CSV_FIELD_CHARS for row in rows for field in row):
+    if found != due:
+        return f"rows: {found} with the header, asked for {due}"
+    if any(len(field) > CSV_FIELD_CHARS for row in rows for field in row):
         return Stop("not CSV: field larger than field limit")
     return rows
 
