@@ -97,10 +97,10 @@ def key_of(task: str) -> str:
 
 def label_of(tasks: Iterable[str]) -> str:
     """`HREF` for all 11 tasks, else a name that cannot be taken for it."""
-    found = [task for task in TASKS if task in set(tasks)]
+    found = set(tasks) & set(TASKS)
     if len(found) == len(TASKS):
         return "HREF"
-    return f"href-dev ({len(found)} tasks)" if set(found) <= set(DEV_TASKS) else f"href ({len(found)} of 11 tasks)"
+    return f"href-dev ({len(found)} tasks)" if found <= set(DEV_TASKS) else f"href ({len(found)} of 11 tasks)"
 
 
 def tally(values: Iterable[float | None]) -> Tally:

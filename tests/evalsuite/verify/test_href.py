@@ -84,7 +84,7 @@ def test_the_average_is_over_prompts_and_the_macro_mean_over_tasks() -> None:
     ],
 )
 def test_only_all_eleven_tasks_are_called_href(tasks: Sequence[str], label: str) -> None:
-    assert label_of(tasks) == label
+    assert label_of(tasks) == label_of(iter(tasks)) == label
 
 
 def test_the_eleven_labels_and_their_keys() -> None:
