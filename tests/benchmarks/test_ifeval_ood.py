@@ -72,7 +72,7 @@ def module(name: str) -> Any:
 # A base prompt asks for nothing about form: that is left to the constraint.
 FORM = re.compile(
     r"bullet|\btable\b|\bwords?\b|sentence|paragraph|json|csv|markdown|heading|\bpages?\b|brief|concise|length|emoji"
-    r"|rhym|upper|lower|capital|format|\bonly\b|exactly|at least|at most|\d|\b(two|three|four|five|six|seven|ten)\b",
+    r"|rhym|\bupper|\blower|capital|format|\bonly\b|exactly|at least|at most|\d|\b(two|three|four|five|six|seven|ten)\b",
     re.IGNORECASE,
 )
 
