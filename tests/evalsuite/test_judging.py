@@ -20,11 +20,13 @@ import pytest
 from evalsuite.errors import BenchmarkError, EngineError, EvalsuiteError, UsageError
 from evalsuite.judge import Judge, open_judge, parse_spec, pick_judge
 from evalsuite.judging import Judged, judge_asks, judge_plan
+from evalsuite.models.encoding import Encoder
+from evalsuite.models.vllm.model import vllm_status
 from evalsuite.protocol import load_protocol
 from evalsuite.types import GenerateRequest, Response
 from evalsuite.verify.judge import Ask, NoVerdict, Verdict
 from tests.evalsuite.judges import against_baseline, blocks, make_judge, one_token, pair, plan_of, prefers_longer
-from tests.servers import EVERYTHING, Body, Reply, ScriptedServer, prompt_of
+from tests.servers import EVERYTHING, Body, Reply, ScriptedServer, prompt_of, vllm_server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -548,3 +550,52 @@ def test_the_special_tokens_of_the_judges_own_tokenizer_cannot_be_spelled(tiny_c
         ids = judge.encoder.encode(request.prompt.text, chat=True)
         specials = [i for i in ids if i in judge.encoder.special_ids]
         assert len(specials) == 3  # the turns of the template itself: system, user, assistant
+
+
+def make_undecided(folder: Path) -> Path:
+    """A tiny checkpoint that wants to say m or M after every conversation, more or less."""
+    import torch
+
+    from tests.tiny import Shape, make_model, make_tokenizer
+
+    shape = Shape(vocab=1024, hidden=64, layers=2, heads=2, kv_heads=1, positions=1024)
+    make_tokenizer(folder, shape.vocab)
+    encoder = Encoder.from_checkpoint(folder)
+    model = make_model(shape, seed=1)
+    (first,), (second,) = (encoder.encode(option, chat=True) for option in ("m", "M"))
+    ids = encoder.encode("<|user|>\nHi\n<|assistant|>\n", chat=True)
+    with torch.no_grad():
+        state = model.model(torch.tensor([ids])).last_hidden_state[0, -1]
+        model.lm_head.weight *= 0.2
+        along = state / state.norm() ** 2
+        # The last hidden state of every conversation points much the same way: both tokens are far ahead of the rest.
+        model.lm_head.weight[first] += 9 * along
+        model.lm_head.weight[second] += 9 * along
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.skipif(vllm_status()["usable"] == "no", reason=f"vLLM: {vllm_status()['problem']}")
+def test_a_real_server_judges_as_the_same_checkpoint_does_in_this_process(tmp_path: Path) -> None:
+    checkpoint = make_undecided(tmp_path / "judge")
+    template = next(iter(load_protocol("alpaca_eval").templates))
+    texts = ["yes", "no no", "maybe, who knows?", "def f(x): return x", "7"]
+    asks = [
+        Ask(template, {"instruction": f"i {i}", "output_1": "base", "output_2": text}, i % 2 == 1)
+        for i, text in enumerate(texts)
+    ]
+    with open_judge(f"hf:{checkpoint}", "alpaca_eval", options={"threads": 1}) as judge:
+        exact = kinds(judged(judge, tmp_path, *asks))
+    with vllm_server(checkpoint, "served", tmp_path / "server.log") as url:
+        for tokenizer in (None, checkpoint):  # messages over /chat/completions, and token prompts over /completions
+            with open_judge(f"api:{url}", "alpaca_eval", served_model="served", tokenizer=tokenizer) as judge:
+                found = judged(judge, tmp_path, *asks)
+            assert found.modes == {"top_logprobs": 5}
+            assert kinds(found) == pytest.approx(exact, abs=1e-4)
+        with open_judge(f"api:{url}", "demo", served_model="served") as judge:
+            long = judged(judge, tmp_path, pair("word " * 1500), pair("x"))
+    assert [kinds(long)[0], set(kinds(long)) - {"too_long"} != set()] == ["too_long", True]
+    assert len(set(exact)) == 5
+    assert not any(v in (0.0, 0.5, 1.0) for v in exact)
