@@ -116,8 +116,10 @@ class Judge:
     def asked(self) -> str:
         """sha256 of what an answer depends on besides the texts; how it is read is no part of it."""
         wordings = {name: [t.sha256, t.kind] for name, t in sorted(self.templates.items())}
+        # Weights are known by their content; what their folder is called changes nothing.
+        who = {name: value for name, value in self.who.items() if name != "model" or "weights" not in self.who}
         return sha256(
-            json.dumps([self.protocol.digest, wordings, self.who, self.reads, repr(self.sampling)], sort_keys=True)
+            json.dumps([self.protocol.digest, wordings, who, self.reads, repr(self.sampling)], sort_keys=True)
         )
 
     @cached_property

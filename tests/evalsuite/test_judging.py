@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 
 from evalsuite.errors import BenchmarkError, EngineError, EvalsuiteError, UsageError
+from evalsuite.journal import Journal, KeyMaker
 from evalsuite.judge import Judge, open_judge, parse_spec, pick_judge
 from evalsuite.judging import Judged, judge_asks, judge_plan
 from evalsuite.models.encoding import Encoder
 from evalsuite.models.vllm.model import vllm_status
 from evalsuite.protocol import load_protocol
-from evalsuite.types import GenerateRequest, Response
+from evalsuite.types import GenerateRequest, Prompt, Response, Sampling
 from evalsuite.verify.judge import Ask, NoVerdict, Verdict
 from tests.evalsuite.judges import against_baseline, blocks, make_judge, one_token, pair, plan_of, prefers_longer
 from tests.servers import EVERYTHING, Body, Reply, ScriptedServer, prompt_of, vllm_server
@@ -521,6 +522,46 @@ def test_a_judge_can_be_opened_again_after_it_gave_its_memory_back(tmp_path: Pat
     with server, opened() as judge:
         judge.close()
         assert kinds(judged(judge, tmp_path, pair("x"))) == [1.0]
+
+
+def test_prompts_as_tokens_are_read_from_the_likeliest_tokens_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def script(body: Body, attempt: int) -> Reply:
+        choice = {
+            "text": "M",
+            "finish_reason": "length",
+            "logprobs": {"top_logprobs": [{"M": -0.2, "m": -1.7, "x": -9}]},
+        }
+        return Reply({"choices": [choice]})
+
+    server, opened = serving(script, needed="alpaca_eval", tokenizer=tiny_checkpoint)
+    template = next(iter(load_protocol("alpaca_eval").templates))
+    with server, opened() as judge:
+        found = judged(judge, tmp_path, Ask(template, {"instruction": "i", "output_1": "b", "output_2": "c"}))
+        body = server.asked()[-1]
+        assert isinstance(body["prompt"], list)
+        assert body["logprobs"] == 5
+    assert kinds(found) == [pytest.approx(1 / (1 + 2.718281828459045**-1.5))]
+
+
+def test_likeliest_tokens_come_back_from_the_journal_and_older_keys_stay_what_they_were(tmp_path: Path) -> None:
+    request = GenerateRequest(Prompt("2+2="), Sampling(8, ("\n",)))
+    keys = KeyMaker("checkpoint", "benchmark", {"engine": "hf", "dtype": "float32"})
+    # As computed before requests could ask for likeliest tokens.
+    assert keys.key("sample", 0, request) == "b816c73313598e3026ac70c6c69feb74"
+    assert keys.key("sample", 0, replace(request, top_logprobs=5)) != keys.key("sample", 0, request)
+    answer = Response("M", "length", 1, top=(("M", -0.25), (" m", -1.5)))
+    with Journal(tmp_path, {}) as journal:
+        journal.append("key", "sample", 0, answer)
+    with Journal(tmp_path, {}) as journal:
+        stored = journal.get("key")
+    assert stored is not None
+    assert stored.answer == answer
+
+
+def test_a_judges_weights_are_known_by_their_content_and_not_by_their_folder() -> None:
+    who = {"engine": "hf", "model": "a", "weights": "123"}
+    assert make_judge(who=who).digest == make_judge(who=who | {"model": "b"}).digest
+    assert make_judge(who=who).digest != make_judge(who=who | {"weights": "124"}).digest
 
 
 # -- real engines --
