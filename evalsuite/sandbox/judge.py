@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from evalsuite.sandbox import candidate, kernel, wire
 
 TESTS = "tests.py"
+TAKEN = b"taken\n"  # written when the whole request was read: what follows it in the pipe is the next one
 MEMORY_FACTOR = 2  # the judge holds what both sides hold, for a moment
 
 
@@ -36,7 +37,7 @@ class Raised(Exception):
     """The model's code raised something that is no built-in exception."""
 
 
-def judge(rules: dict[str, Any], requests: int) -> dict[str, Any]:
+def judge(rules: dict[str, Any], requests: int, answer: int) -> dict[str, Any]:
     """{"passed", "why", "cpu_s"} of the program whose parts are read from `requests`."""
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # no ptrace from the same uid, nor from what is forked now
     _private_files(rules)
@@ -49,6 +50,7 @@ def judge(rules: dict[str, Any], requests: int) -> dict[str, Any]:
     theirs.close()
     # Read only now: the other process was forked before our tests were in any memory.
     setup, tests = (wire.read_exactly(requests, n).decode("utf-8", "surrogatepass") for n in rules["sizes"][1:])
+    os.write(answer, TAKEN)
     channel = ours.detach()
     _silence()
     memory = MEMORY_FACTOR * rules["memory_mib"] << 20
@@ -99,7 +101,7 @@ def _tests(rules: dict[str, Any], channel: int, setup: str, tests: str) -> str |
     """None when our tests came to their end; else why not."""
     if why := _started(channel):
         return why
-    wire.Foreign.ask = lambda what, number: _ask(channel, what, number)
+    wire.Foreign.ask = lambda what, target, args: _ask(channel, what, target, args)
     space: dict[str, Any] = {"__name__": "tests"}
     gc.enable()
     try:
@@ -129,8 +131,8 @@ def _remote(channel: int, name: str) -> Any:
     return call
 
 
-def _ask(channel: int, what: str, name: Any, args: Any = (), kwargs: Any = None) -> Any:
-    payload = wire.dumps(wire.ToUntrusted, (what, name, args, kwargs or {}))
+def _ask(channel: int, what: str, target: Any, args: Any = (), kwargs: Any = None) -> Any:
+    payload = wire.dumps(wire.ToUntrusted, (what, target, args, kwargs or {}))
     try:
         wire.send(channel, payload)
     except OSError:
@@ -185,7 +187,9 @@ def _verdict(pid: int, why: str | None) -> dict[str, Any]:
     signal.setitimer(signal.ITIMER_REAL, 0)
     if why == "":
         why = _ending(status)
-    return {"passed": why is None, "why": why or "", "cpu_s": used.ru_utime + used.ru_stime}
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    spent = used.ru_utime + used.ru_stime + own.ru_utime + own.ru_stime
+    return {"passed": why is None, "why": why or "", "cpu_s": spent}
 
 
 def _ending(status: int) -> str:
@@ -200,7 +204,7 @@ def _ending(status: int) -> str:
 def report(rules: dict[str, Any], requests: int, answer: int) -> NoReturn:
     """What the forked process does from beginning to end: judges, writes the verdict as JSON, leaves."""
     try:
-        verdict = judge(rules, requests)
+        verdict = judge(rules, requests, answer)
     except BaseException as error:
         verdict = {"broken": "".join(traceback.format_exception_only(error)).strip()[:300]}
     os.write(answer, json.dumps(verdict).encode())

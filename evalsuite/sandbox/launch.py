@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def start(means: Means, packages: tuple[str, ...] = ()) -> Zygote:
 
 def _setting(means: Means, packages: Sequence[str]) -> tuple[dict[str, Any], str]:
     uid = UIDS[(os.getpid() * 64 + next(_started) % 64) % len(UIDS)] if os.geteuid() == 0 else 0
-    libraries = {name: _installed(name) for name in packages}
+    libraries = {name: _installed(name) for name in _with_dependencies(tuple(packages))}
     python, prefix = _interpreter(bool(uid), bool(packages))
     needed = [prefix, *(path for found in libraries.values() for path in found)]
     own_tmp = means.nested or means.level == "bwrap"
@@ -254,6 +255,38 @@ def _hidden(needed: Sequence[str]) -> dict[str, list[str]]:
         if closed := _closed_above(path):
             found.setdefault(closed, []).append(path)
     return found
+
+
+@cache
+def _with_dependencies(packages: tuple[str, ...]) -> tuple[str, ...]:
+    """Import names of the libraries and of everything that their distributions require."""
+    if not any(map(_requires, packages)):
+        return packages  # without the second that the list of all installed modules takes
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    modules: dict[str, list[str]] = {}
+    for module, owners in metadata.packages_distributions().items():
+        for owner in owners:
+            modules.setdefault(canonicalize_name(owner), []).append(module)
+    found = set(packages)
+    todo = [owner for owner, names in modules.items() if found.intersection(names)]
+    seen = set(todo)
+    while todo:
+        owner = todo.pop()
+        found.update(modules[owner])
+        needed = {canonicalize_name(Requirement(line).name) for line in _requires(owner)}
+        todo += (needed & modules.keys()) - seen
+        seen |= needed
+    return tuple(sorted(name for name in found if name in packages or importlib.util.find_spec(name)))
+
+
+def _requires(distribution: str) -> list[str]:
+    """What it declares to need, optional extras left out; a name that no distribution has counts as one that does."""
+    try:
+        return [line for line in metadata.requires(distribution) or () if "extra ==" not in line]
+    except metadata.PackageNotFoundError:
+        return [distribution]
 
 
 def _installed(name: str) -> list[str]:

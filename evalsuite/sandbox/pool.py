@@ -1,7 +1,8 @@
 """Runs many programs over the cores, each held by the sandbox; zygotes are kept for the next call.
 
-A zygote that dies over a program is replaced and the program repeated once. A time limit that was hit while the machine
-had less than half a core for the program is repeated alone, once, when everything else is done.
+A zygote that dies over a program is replaced and the program repeated once. A time limit is meant for a free core: a
+program that hit it without having had most of a core is repeated once, alone, when everything else is done, with as
+much more time by the clock as the machine is overloaded; it must then keep to the limit in CPU time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evalsuite.models.cores import usable_cores
@@ -25,7 +26,8 @@ from evalsuite.sandbox.types import Outcome, Policy, Program
 
 MOST_WORKERS = 8
 PATIENCE_S = 60.0  # beyond a program's own limit, for a machine that is busy with something else
-STARVED = 0.5  # of a core
+STARVED = 0.8  # of a core
+MOST_STRETCH = 4.0
 
 _Key = tuple[Means, tuple[str, ...]]
 _idle: dict[_Key, list[Zygote]] = {}
@@ -92,6 +94,9 @@ class _Run:
         while self._todo and len(self._busy) < self._workers:
             index = self._todo.popleft()
             program = self._programs[index]
+            if index in self._starved:
+                stretch = min(max(os.getloadavg()[0] / usable_cores(), 1.0), MOST_STRETCH)
+                program = replace(program, timeout_s=stretch * program.timeout_s)
             zygote = _take(self._means, program.packages)
             with contextlib.suppress(OSError):  # its death is seen when it is asked for the answer
                 zygote.ask(program)
@@ -119,6 +124,9 @@ class _Run:
             self._starved.add(job.index)
             self._alone.append(job.index)
             return None
+        limit = self._programs[job.index].timeout_s
+        if job.index in self._starved and said["cpu_s"] > limit:
+            return Outcome(False, f"timeout after {limit:g} s", float(said["seconds"]))
         return Outcome(bool(said["passed"]), str(said["why"]), float(said["seconds"]))
 
     def _was_starved(self, index: int, said: dict[str, Any]) -> bool:

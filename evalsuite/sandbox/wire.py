@@ -31,15 +31,24 @@ def is_known(kind: type) -> bool:
 
 
 class Foreign:
-    """Something of the untrusted side that cannot cross. Equal to itself only; iterating asks for its items."""
+    """Something of the untrusted side that cannot cross. Equal to itself only; items and attributes are asked for."""
 
-    ask: Callable[[str, int], Any]
+    ask: Callable[[str, Any, Any], Any]
+    number: int
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        object.__setattr__(self, "number", number)
 
     def __iter__(self) -> Any:
-        return iter(Foreign.ask("items", self.number))
+        return iter(Foreign.ask("items", self, ()))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Foreign.ask("get", self, (name,))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        Foreign.ask("set", self, (name, value))
 
 
 class FromUntrusted(pickle.Unpickler):

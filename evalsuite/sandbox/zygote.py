@@ -29,14 +29,17 @@ PRELOADED = (
     *("typing", "math", "re", "collections", "copy", "random", "string", "itertools", "functools", "hashlib"),
     *("heapq", "bisect", "operator", "datetime", "decimal", "fractions", "unittest"),
 )
+PRELOADED_LIBRARIES = frozenset({"numpy", "pandas"})  # slow to import, and they start no threads here
 
 
 def serve(setting: dict[str, Any]) -> None:
     """Answers one request after the other until the pipe ends."""
     # A terminal's interrupt is for the command; it ends us by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.clear()
+    os.environ.update(setting["environment"])  # bubblewrap cleared it; numpy must start no threads before a fork
     sys.path += setting["import_paths"]
-    for name in (*PRELOADED, *setting["packages"]):
+    for name in (*PRELOADED, *PRELOADED_LIBRARIES.intersection(setting["packages"])):
         importlib.import_module(name)
     setting |= {"filter": seccomp.build() if setting["seccomp"] and setting["nested"] else b""}
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
@@ -80,12 +83,18 @@ def _wait(receiving: int, timeout_s: float) -> dict[str, Any]:
     poll = select.poll()
     poll.register(receiving, select.POLLIN)
     poll.register(REQUESTS, 0)
-    ready = dict(poll.poll(timeout_s * 1000))
-    if receiving in ready:
-        said = os.read(receiving, 1 << 16)
-        return dict(json.loads(said)) if said else {"broken": "the judging process died"}
-    if REQUESTS in ready:
-        os._exit(0)
+    said = b""
+    while ready := dict(poll.poll(timeout_s * 1000)):
+        if receiving not in ready:
+            os._exit(0)
+        said += (part := os.read(receiving, 1 << 16))
+        if not part or len(said) > len(judge.TAKEN):
+            break
+    verdict = said.removeprefix(judge.TAKEN)
+    if verdict:
+        return dict(json.loads(verdict))
+    if ready or not said:
+        return {"broken": "the judging process died"}
     return {"passed": False, "why": f"timeout after {timeout_s - GRACE_S:g} s", "cpu_s": timeout_s}
 
 
