@@ -116,7 +116,8 @@ class Benchmark:
     @cached_property
     def digest(self) -> str:
         """sha256 hex over prompts, grading fields, verify.py and every module of evalsuite.verify that it uses."""
-        return _sha256([self.prompt_digest, _canonical(self._grading()), *_sources(self.folder / "verify.py")])
+        sources = [*_sources(self.folder / "verify.py"), *_tables(self.folder, self.tasks)]
+        return _sha256([self.prompt_digest, _canonical(self._grading()), *sources])
 
     def _grading(self) -> Mapping[str, Any]:
         files = {t.name: {k: t.config[k] for k in sorted(METRIC_FIELDS & set(t.config))} for t in self.tasks}
@@ -311,6 +312,14 @@ def _sha256(parts: Iterable[str]) -> str:
         data = part.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()
+
+
+def _tables(folder: Path, tasks: Sequence[TaskFile]) -> Iterator[str]:
+    """Text of the YAML and CSV files of a folder that are no tasks: what its functions look things up in."""
+    known = {task.path for task in tasks} | {folder / f"{folder.name}.yaml"}
+    yield from (
+        p.read_text(encoding="utf-8") for p in sorted([*folder.glob("*.yaml"), *folder.glob("*.csv")]) if p not in known
+    )
 
 
 def _sources(verify: Path) -> Iterator[str]:

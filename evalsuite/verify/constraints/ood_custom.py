@@ -29,7 +29,7 @@ IDS = (
     "custom:date_format_list",
 )
 
-# Kyiv, Belgrade and Bucharest lie north of 45° too; upstream's list lacks them.
+# Kyiv lies north of 45° too; upstream's list lacks it.
 _CAPITALS = """
 Reykjavik Helsinki Oslo Tallinn Stockholm Riga Moscow Copenhagen Vilnius Minsk Dublin Berlin Amsterdam Warsaw London
 Brussels Prague Luxembourg Paris Vienna Bratislava Budapest Vaduz Chisinau Bern Ljubljana Zagreb

@@ -74,5 +74,5 @@ def find_constraint(id: str, variant: Variant = "tulu3") -> Constraint:
     found = _REGISTRY.get(id)
     if found is None or variant not in found.checks:
         known = [c.id for c in _REGISTRY.values() if variant in c.checks]
-        raise DataError(f"no instruction id {id!r}{did_you_mean(str(id), known)} (known: {', '.join(sorted(known))})")
+        raise DataError(f"no instruction id {id!r}{did_you_mean(str(id), known)} (see: evalsuite list --constraints)")
     return found

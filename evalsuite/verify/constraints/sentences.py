@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 
 # The words that the published English model takes for abbreviations (as listed in nltk issue 2500): months, days,
@@ -71,17 +72,27 @@ def _breaks(text: str) -> Iterator[int]:
     """Where sentences end, just after the mark: as a rule at most once in a run of text without white space."""
     for chunk in _CHUNK.finditer(text):
         behind = _NEXT_CHUNK.match(text, chunk.end())
-        marks = [mark.end() for mark in _ENDING.finditer(chunk.group())]
-        if marks and not behind and marks[-1] == len(chunk.group()):
-            marks.pop()  # nothing follows it; so "Yes!!" at the end of a text is two sentences, as in punkt
-        if not marks:
-            continue
-        if marks[0] == 1 < marks[-1]:
-            yield chunk.start() + 1  # punkt overlooks that the marks of "wow !! so" stand together
-        last = marks[-1]
-        follows = chunk.group()[last : last + 1] or (behind[1] if behind else "")
-        if _ends(_TOKEN.findall(chunk.group()[:last]) + _TOKEN.findall(follows)):
-            yield chunk.start() + last
+        start = chunk.start()
+        for offset in _breaks_of(chunk[0], behind[1] if behind else ""):
+            yield start + offset
+
+
+# Remembered, because a degenerate response repeats itself: a megabyte of ". " would take seconds otherwise.
+@lru_cache(maxsize=1024)
+def _breaks_of(chunk: str, behind: str) -> tuple[int, ...]:
+    """Offsets just after the marks that end a sentence in a run of text; `behind` is the run that follows, if any."""
+    marks = [mark.end() for mark in _ENDING.finditer(chunk)]
+    if marks and not behind and marks[-1] == len(chunk):
+        marks.pop()  # nothing follows it; so "Yes!!" at the end of a text is two sentences, as in punkt
+    if not marks:
+        return ()
+    last = marks[-1]
+    # Punkt overlooks that the marks of "wow !! so" stand together.
+    found = [1] if marks[0] == 1 < last else []
+    follows = chunk[last : last + 1] or behind
+    if _ends(_TOKEN.findall(chunk[:last]) + _TOKEN.findall(follows)):
+        found.append(last)
+    return tuple(found)
 
 
 def _ends(tokens: list[str]) -> bool:
