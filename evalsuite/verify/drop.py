@@ -84,7 +84,8 @@ def _pair(predicted: frozenset[str], gold: frozenset[str]) -> float:
 
 def _bag(text: str) -> frozenset[str]:
     """The words of the normal form of a text."""
-    return frozenset(" ".join(map(_word, set(_tokens(text)))).split())  # once each: a degenerate response repeats itself
+    different = set(_tokens(text))  # a degenerate response repeats itself
+    return frozenset(" ".join(map(_word, different)).split())
 
 
 def _normalize(text: str) -> str:
