@@ -56,6 +56,7 @@ class Meta:
     unconfirmed: tuple[str, ...] = ()
     configs: tuple[str, ...] = ()  # configs of the dataset that verify.dataset puts into one table, in this order
     judge: str | None = None  # protocol of the judge that scores the responses
+    files: tuple[str, ...] = ()  # of the dataset's repository, read where they are there (regression data)
     runs_code: bool = False  # whether grading executes what the model wrote
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from evalsuite import grading, harness, provenance
 from evalsuite.benchmark import Benchmark
-from evalsuite.data import DatasetSpec, Resolved, go_offline_when_local, resolve_all
+from evalsuite.data import DatasetSpec, Resolved, go_offline_when_local, hub_file, resolve_all
 from evalsuite.errors import DataError, Incomplete, UsageError
 from evalsuite.journal import Answer, Journal, KeyMaker
 from evalsuite.models import EngineSpec, open_model
@@ -92,7 +92,7 @@ def score(job: Job, observer: Observer | None = None) -> Scorecard:
         runs = []
         for benchmark in sorted(job.columns.values(), key=lambda b: b.name):
             plan = harness.build_plan(benchmark, resolved, job.render, selection)
-            runs.append(_Run(job, plan, stack, observer))
+            runs.append(_Run(job, plan, stack, observer, hub_files(benchmark, resolved)))
         runs.sort(key=lambda r: list(job.columns.values()).index(r.plan.benchmark))
         results = {}
         for run in runs:
@@ -108,6 +108,15 @@ def score(job: Job, observer: Observer | None = None) -> Scorecard:
     card = _card(job, [results[b.name] for b in job.columns.values()], scoring)
     write(card, job.scorecard)
     return card
+
+
+def hub_files(benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved]) -> dict[str, Path]:
+    """The files that a benchmark reads besides its rows, where the rows come from the hub and so can these."""
+    found: dict[str, Path] = {}
+    for spec in harness.datasets_of(benchmark) if benchmark.meta.files else ():
+        if resolved[spec].origin == "hub":
+            found |= {name: path for name in benchmark.meta.files if (path := hub_file(spec.id, name, spec.revision))}
+    return found
 
 
 class _Judges:
@@ -173,9 +182,12 @@ class _Engine:
 class _Run:
     """One benchmark of a job: what is asked, what was answered already, and its open journal."""
 
-    def __init__(self, job: Job, plan: Plan, stack: ExitStack, observer: Observer) -> None:
+    def __init__(
+        self, job: Job, plan: Plan, stack: ExitStack, observer: Observer, files: Mapping[str, Path] | None = None
+    ) -> None:
         self.plan = plan
         self._job = job
+        self._hub_files = files or {}
         benchmark: Benchmark = plan.benchmark
         keys = KeyMaker(job.checkpoint.digest, _asked_digest(plan), job.engine.fingerprint())
         header = {"benchmark": benchmark.name, "checkpoint": job.checkpoint.digest, "engine": job.engine.fingerprint()}
@@ -243,7 +255,7 @@ class _Run:
             fresh=self._job.fresh,
             command=self._job.command,
         )
-        context = SummaryContext(self._job.data_roots, self._job.seed)
+        context = SummaryContext(self._job.data_roots, self._job.seed, self._hub_files)
         return grading.grade(self.plan, self._answers, dtype=self._job.engine.dtype, judged=judged, context=context)
 
 

@@ -5,7 +5,6 @@ Order, preference and metrics are those of tatsu-lab/alpaca_eval @cd543a1.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -54,7 +53,7 @@ def summary(rows: Sequence[JudgedRow], context: SummaryContext) -> Summary:
         return Summary(0.5, 0.0, parts, ("every response is the baseline's own: LC is 50 by definition",))
     if why := unusable(pairs):
         return Summary(None, None, parts, (f"LC is absent: {why}",))
-    files = _find_files(context.data_roots)
+    files = _find_files(context)
     files.check({pair.position for pair in pairs})
     fits = {variant: fit(pairs, variant, files.gamed, files.difficulties) for variant in files.variants()}
     best = next(iter(fits.values()))
@@ -149,13 +148,10 @@ class _Files:
 _MINIMAL: tuple[Variant, ...] = ("length_controlled_minimal",)
 
 
-def _find_files(roots: Sequence[Path]) -> _Files:
-    found = {
-        name: path
-        for root in reversed(roots)
-        for name in (GAMED, DIFFICULTIES)
-        if (path := root / FOLDER / name).is_file()
-    }
+def _find_files(context: SummaryContext) -> _Files:
+    found = dict(context.files)
+    for root in reversed(context.data_roots):
+        found |= {name: path for name in (GAMED, DIFFICULTIES) if (path := root / FOLDER / name).is_file()}
     gamed = read_gamed(found[GAMED]) if GAMED in found else None
     listed = read_difficulties(found[DIFFICULTIES]) if DIFFICULTIES in found else {}
     if gamed is None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from evalsuite.data.errors import translate as translate
 from evalsuite.data.errors import unexpected
+from evalsuite.data.hub import hub_file as hub_file
 from evalsuite.data.hub import refuse_shadow
 from evalsuite.data.ids import sample_ids as sample_ids
 from evalsuite.data.resolve import check_columns as check_columns

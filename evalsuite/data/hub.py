@@ -94,6 +94,16 @@ def cached_splits(dataset_id: str, config: str | None, revision: str | None) -> 
         return None
 
 
+def hub_file(dataset_id: str, name: str, revision: str | None) -> Path | None:
+    """A file of a hub dataset, downloaded or from the cache; None when it cannot be had, for whatever reason."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(dataset_id, name, repo_type="dataset", revision=revision))
+    except Exception:  # absent, gated, offline: the caller says what is missing and what that means
+        return None
+
+
 def _retry_after(headers: Mapping[str, Any]) -> float:
     value = str(headers.get("Retry-After", ""))
     return float(value) if re.fullmatch(r"\d{1,6}(\.\d+)?", value) else 0.0

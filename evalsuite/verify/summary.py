@@ -23,10 +23,14 @@ class JudgedRow:
 
 @dataclass(frozen=True, slots=True)
 class SummaryContext:
-    """What a summary may look at besides its rows: the user's data roots, and the seed of its resamples."""
+    """What a summary may look at besides its rows: the user's data roots, and the seed of its resamples.
+
+    `files` are those of `metadata.files` that were found on the hub, by name; a data root's go first.
+    """
 
     data_roots: tuple[Path, ...] = ()
     seed: int = 0
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
