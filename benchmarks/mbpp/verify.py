@@ -24,7 +24,8 @@ def verify_many(pairs: Sequence[tuple[str, Doc]]) -> list[Score]:
 def program(response: str, doc: Doc) -> Program:
     # A set-up may build its objects from a class that the response has to define, so it belongs to the tests.
     tests = "\n".join([str(doc["test_setup_code"]), *doc["test_list"]]).replace("\r\n", "\n")
-    return Program(source=code.inside_fence(response), timeout_s=TIMEOUT_S, tests=tests, calls=code.called_names(tests))
+    calls, imports = code.wanted_names(tests, str(doc["code"]))
+    return Program(code.inside_fence(response), TIMEOUT_S, tests=tests, setup=imports, calls=calls)
 
 
 def combine(scores: Sequence[Score]) -> Score:

@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -21,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from evalsuite.sandbox import judge, kernel, seccomp, wire
+from evalsuite.sandbox.empty import empty
 
 REQUESTS, ANSWERS = 0, 1
 GRACE_S = 2.0  # for the judge to say that the time is over
@@ -73,9 +73,10 @@ def _one(rules: dict[str, Any]) -> dict[str, Any]:
     verdict = _wait(receiving, rules["timeout_s"] + GRACE_S)
     os.close(receiving)
     _end(pid)
+    seconds = time.monotonic() - started
     if not rules["nested"]:
-        _clean(rules["scratch"])
-    return verdict | {"seconds": time.monotonic() - started}
+        empty(rules["scratch"])
+    return verdict | {"seconds": seconds}
 
 
 def _wait(receiving: int, timeout_s: float) -> dict[str, Any]:
@@ -123,13 +124,3 @@ def _children() -> list[int]:
             return [int(pid) for pid in listed.read().split()]
     except OSError:
         return []
-
-
-def _clean(scratch: str) -> None:
-    """Empties the folder without following links (shutil works on descriptors)."""
-    for entry in list(os.scandir(scratch)):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                os.unlink(entry.path)

@@ -83,11 +83,20 @@ def inside_fence(response: str) -> str:
     return code.partition(f"\n{FENCE}")[0]
 
 
-def called_names(tests: str) -> tuple[str, ...]:
-    """Names that a piece of test code calls and neither defines nor imports: what the model's code has to define."""
-    tree = ast.parse(tests)
+def wanted_names(tests: str, gold: str) -> tuple[tuple[str, ...], str]:
+    """(functions and classes that the model's code has to define for these tests, imports that they take from it).
+
+    Called and neither defined in the tests nor a builtin, unless the gold solution defines a builtin's name anew.
+    Imports of the gold solution that the tests use come back as code.
+    """
+    tree, solution = ast.parse(tests), ast.parse(gold)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    return tuple(sorted(called - {name for node in tree.body for name in _defines(node)} - set(dir(builtins))))
+    imports = [node for node in solution.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports = [node for node in imports if used.intersection(_defines(node))]
+    anew = {name for node in solution.body if node not in imports for name in _defines(node)}
+    given = {name for node in [*tree.body, *imports] for name in _defines(node)} | (set(dir(builtins)) - anew)
+    return tuple(sorted(called - given)), "\n".join(map(ast.unparse, imports))
 
 
 def calibrated(code: str, entry_point: str) -> str:
@@ -148,11 +157,11 @@ def _defines(node: ast.stmt) -> Iterator[str]:
 __all__ = [
     "Program",
     "calibrated",
-    "called_names",
     "combine",
     "inside_fence",
     "pass_at_k",
     "process_samples",
     "run",
     "tools",
+    "wanted_names",
 ]
