@@ -147,7 +147,9 @@ def _do(request: bytes, module: types.ModuleType, objects: list[Any]) -> Any:
         return getattr(target, *args)
     if what == "set":
         return setattr(target, *args)
-    return getattr(module, target)(*args, **kwargs)
+    if target not in vars(module):
+        raise NameError(f"name {target!r} is not defined")
+    return vars(module)[target](*args, **kwargs)
 
 
 class _Arriving(pickle.Unpickler):
