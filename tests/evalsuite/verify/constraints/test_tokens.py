@@ -25,6 +25,9 @@ PIECES = st.sampled_from([*_WORDS.split(), *_MARKS.split(), " ", " ", "  ", "\n"
         ("We cannot pay $3.50, sorry!", "We can not pay $ 3.50 , sorry !"),
         ("Mr. Ito's dog... it's 10:30", "Mr. Ito 's dog ... it 's 10:30"),
         ("well-known -- or not", "well-known -- or not"),
+        ("I wanna", "I wan na"),
+        ("I cannot.", "I can not ."),
+        (".", "."),
         ("", ""),
     ],
 )
