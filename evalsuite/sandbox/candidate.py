@@ -167,7 +167,7 @@ def _leaving(objects: list[Any]) -> type[pickle.Pickler]:
 
         def reducer_override(self, value: Any) -> Any:
             kind = type(value)
-            if wire.is_known(kind) or (kind is type and (value is wire.Foreign or wire.is_known(value))):
+            if wire.is_known(kind) or (isinstance(value, type) and (value is wire.Foreign or wire.is_known(value))):
                 return NotImplemented
             if kind.__module__ == "numpy" and hasattr(value, "item") and not hasattr(value, "__len__"):
                 return _plain(value.item())

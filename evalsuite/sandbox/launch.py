@@ -158,7 +158,7 @@ def _setting(means: Means, packages: Sequence[str]) -> tuple[dict[str, Any], str
         "hidden": _hidden(needed) if uid else {},
         "readable": [*SYSTEM, *needed],
         "listed": folders,
-        "import_paths": folders,
+        "importable": sorted(libraries),
         "packages": list(packages),
         "scratch": scratch,
         "scratch_mib": SCRATCH_MIB,
@@ -166,7 +166,7 @@ def _setting(means: Means, packages: Sequence[str]) -> tuple[dict[str, Any], str
         "environment": ENVIRONMENT | ({} if own_tmp else {"HOME": scratch, "TMPDIR": scratch, "MPLCONFIGDIR": scratch}),
     }
     if means.level == "bwrap":
-        setting["bwrap"] = bwrap_command([*needed, *folders], python)
+        setting["bwrap"] = bwrap_command(needed, python)
     return setting, python
 
 

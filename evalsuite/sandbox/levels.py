@@ -24,7 +24,7 @@ TRIAL = ("--ro-bind", "/", "/", "--proc", "/proc", "--tmpfs", "/tmp")
 # Tries what a program must not be able to do, and lists what it could.
 PROBE = """
 import os, socket
-def leaks(folder, port):
+def leaks(folder, port, pid):
     found = []
     def attempt(what, work):
         try:
@@ -37,7 +37,7 @@ def leaks(folder, port):
     attempt("reads /etc/passwd", lambda: open("/etc/passwd").read())
     attempt("lists processes", lambda: os.listdir("/proc"))
     attempt("connects", lambda: socket.create_connection(("127.0.0.1", port), 1))
-    attempt("signals", lambda: os.kill(os.getppid(), 9))
+    attempt("signals", lambda: os.kill(pid, 0))
     return found
 """
 
@@ -102,7 +102,8 @@ def probe(level: Level) -> tuple[Means | None, str]:
 def held_by(means: Means) -> str:
     """ "" when the probe could do nothing in there, else what it could, or why it did not run."""
     with _outside() as (folder, port):
-        program = Program(PROBE, 10.0, tests=f"assert leaks({folder!r}, {port}) == [], leaks", calls=("leaks",))
+        tests = f"found = leaks({folder!r}, {port}, {os.getpid()})\nassert found == [], found"
+        program = Program(PROBE, 10.0, tests=tests, calls=("leaks",))
         try:
             zygote = launch.start(means)
         except SandboxError as error:

@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from typing import Any
 
 from evalsuite.sandbox import judge, kernel, seccomp, wire
@@ -38,7 +39,7 @@ def serve(setting: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.clear()
     os.environ.update(setting["environment"])  # bubblewrap cleared it; numpy must start no threads before a fork
-    sys.path += setting["import_paths"]
+    sys.meta_path.append(_Given(setting["importable"], setting["listed"]))
     for name in (*PRELOADED, *PRELOADED_LIBRARIES.intersection(setting["packages"])):
         importlib.import_module(name)
     setting |= {"filter": seccomp.build() if setting["seccomp"] and setting["nested"] else b""}
@@ -54,6 +55,17 @@ def serve(setting: dict[str, Any]) -> None:
         except EOFError:
             return
         _say(_one(rules))
+
+
+class _Given:
+    """Finds the libraries that programs were given. Their folder is no part of sys.path: it holds others as well."""
+
+    def __init__(self, names: list[str], folders: list[str]) -> None:
+        self._names = frozenset(names)
+        self._folders = folders
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        return PathFinder.find_spec(name, self._folders) if path is None and name in self._names else None
 
 
 def _say(answer: dict[str, Any]) -> None:
