@@ -11,8 +11,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.tiny import SMALL, make_model, make_tokenizer
+from tests.tiny import Shape, make_model, make_tokenizer
 
+SHAPE = Shape(vocab=1024, hidden=64, layers=2, heads=2, kv_heads=1, positions=8192)  # head size 32: vLLM's least
 END = 2
 SURE, LESS = 40.0, 25.0
 
@@ -21,9 +22,9 @@ def make_scripted(folder: Path, answer: str, runners_up: Sequence[str] = ()) -> 
     """Writes the checkpoint; each of `runners_up` must be one token of the tokenizer. Returns the folder."""
     import torch
 
-    make_tokenizer(folder)
+    make_tokenizer(folder, SHAPE.vocab)
     known, said = _add_token(folder / "tokenizer.json", answer)
-    model = make_model(SMALL, vocab_size=SMALL.vocab + 1)
+    model = make_model(SHAPE, vocab_size=SHAPE.vocab + 1)
     with torch.no_grad():
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.zero_()
@@ -45,7 +46,7 @@ def make_scripted(folder: Path, answer: str, runners_up: Sequence[str] = ()) -> 
 def _add_token(path: Path, text: str) -> tuple[dict[str, int], int]:
     """(the vocabulary, the id of the new token that stands for `text`)."""
     raw = json.loads(path.read_text(encoding="utf-8"))
-    number = SMALL.vocab
+    number = SHAPE.vocab
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
     raw["added_tokens"].append({"id": number, "content": text, **flags})
     path.write_text(json.dumps(raw), encoding="utf-8")

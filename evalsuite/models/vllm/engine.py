@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evalsuite.errors import EngineError
+from evalsuite.models.vllm.install import is_cpu_build
 
 UNSUPPORTED = ("Unsupported CPU attention configuration", "not supported for now", "are not supported")
 
@@ -36,6 +37,8 @@ class Engine:
         """
         from vllm import LLM
 
+        if is_cpu_build():
+            _make_generators_rewind()
         try:
             engine = cls(LLM(model=str(checkpoint), **arguments))
             engine.add("warm-up", [0], max_tokens=1)
@@ -76,6 +79,35 @@ class Engine:
 
     def close(self) -> None:
         self._engine.engine_core.shutdown()
+
+
+def _make_generators_rewind() -> None:
+    """Mends vLLM's sampling on a CPU, for this process: a prompt computed in several steps ended the engine.
+
+    What is drawn before a prompt is complete is thrown away, and vLLM then moves the request's random generator back by
+    an offset, which generators on a CPU do not have. Nothing was accepted by then, so back is to where it began.
+    """
+    import torch
+
+    original: Any = torch.Generator
+    kind: Any = type(original)
+    if hasattr(original, "rewinds"):
+        return
+
+    class Kind(kind):  # type: ignore[misc]
+        def __instancecheck__(cls, value: object) -> bool:
+            return isinstance(value, original)
+
+    class Rewindable(original, metaclass=Kind):  # type: ignore[misc]
+        rewinds = True
+
+        def get_offset(self) -> int:
+            return 0
+
+        def set_offset(self, offset: int) -> None:
+            self.manual_seed(self.initial_seed())
+
+    torch.Generator = Rewindable  # type: ignore[misc]
 
 
 def _explained(checkpoint: Path, error: Exception) -> EngineError:

@@ -185,6 +185,17 @@ class TestEngine:
         assert len({response.text for response in together.values()}) > 6
         assert dict(model.generate(requests, [5])) == {5: together[5]}
 
+    def test_sampling_after_a_prompt_that_is_computed_in_several_steps_depends_on_the_seed_alone(
+        self, model: VLLMModel, encoder: Encoder
+    ) -> None:
+        # 12 × 500 tokens: more than one step takes, so some prompts are cut, which ended vLLM's own engine on a CPU.
+        prompts = [text_of(encoder, 500, seed) for seed in range(12)]
+        requests = [GenerateRequest(Prompt(p), Sampling(8, temperature=0.9, seed=i)) for i, p in enumerate(prompts)]
+        together = dict(model.generate(requests))
+        assert {response.finish for response in together.values()} <= {"stop", "length"}
+        alone = {i: dict(model.generate(requests, [i]))[i] for i in range(12)}
+        assert {i: r.text for i, r in alone.items()} == {i: r.text for i, r in together.items()}
+
     def test_tokens_come_with_their_log_probabilities(self, model: VLLMModel, plain: Any, encoder: Encoder) -> None:
         request = GenerateRequest(Prompt("def main"), Sampling(16), want_tokens=True)
         ((_, response),) = model.generate([request])
