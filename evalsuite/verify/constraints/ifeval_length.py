@@ -16,6 +16,8 @@ IDS = (
     "length_constraints:nth_paragraph_first_word",
 )
 
+# Upstream counts with whatever engine its nltk has: this one up to 3.9. From 3.10 on it is another, which finds no word
+# in "½" or "²" and does not cut a word at a combining mark. It moves the count of 16 in 1,099 real answers, by 1 to 14.
 _WORD = re.compile(r"\w+")
 _DIVIDER = re.compile(r"\s?\*\*\*\s?")
 

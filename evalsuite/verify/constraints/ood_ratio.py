@@ -25,7 +25,7 @@ your yours yourself yourselves
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"\w+")  # as nltk up to 3.9; 3.10 counts otherwise (see ifeval_length.py)
 
 
 @constraint("ratio:stop_words", {"percentage": p.percentage})

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from evalsuite.verify.constraints import IFEVAL_IDS, all_constraints, followed_both
 from evalsuite.verify.constraints.ifeval_answers import answer
 from evalsuite.verify.constraints.ifeval_format import bullets, json_format, placeholders, title
+from evalsuite.verify.constraints.ifeval_length import number_of_words
 from tests.evalsuite.verify.constraints.oracle import bodies, cases, official
 
 # Identifying a language takes milliseconds for each of up to eight texts, on both sides.
@@ -102,6 +103,18 @@ def test_verdicts_equal_lm_evals_on_real_prompts_and_real_answers(hub_data: Path
             assert ([c.ok for c in strict], [c.ok for c in loose]) == official(text, ids, kwargs), (row["key"], text)
             verdicts.update((c.id, c.ok) for c in loose)
     assert all(verdicts[id, True] and verdicts[id, False] for id in IFEVAL_IDS), verdicts
+
+
+@pytest.mark.parametrize(
+    ("text", "n_words", "n_words_from_nltk_3_10_on"),
+    [("½ cup, 2² cups", 4, 3), ("हिन्दी", 3, 1), ("cafe\u0301s", 2, 1), ("snake_case and don't", 4, 4)],
+)
+def test_words_are_what_nltk_up_to_3_9_counts(text: str, n_words: int, n_words_from_nltk_3_10_on: int) -> None:
+    assert number_of_words(text, n_words, "at least") is None
+    assert number_of_words(text, n_words + 1, "less than") is None
+    from lm_eval.tasks.ifeval.instructions_util import count_words
+
+    assert count_words(text) in (n_words, n_words_from_nltk_3_10_on)
 
 
 LAYOUT = st.text(alphabet='*- \n\t[]<>a"{}\x0b\u2028', max_size=40)
