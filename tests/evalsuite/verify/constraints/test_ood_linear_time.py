@@ -1,4 +1,4 @@
-"""A megabyte of the worst for each check beyond IFEval is judged in about a second of CPU time."""
+"""A megabyte of the worst for each check beyond IFEval is judged in seconds of CPU time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evalsuite.verify.constraints.registry import Variant, find_constraint
 from tests.evalsuite.verify.constraints.test_ood_registry import ASKS, PARAMS
 
 MEGABYTE = 1_000_000
-LIMIT_S = 3  # the slowest takes one on an idle core, two on a shared one; quadratic time would be hours
+LIMIT_S = 6  # the slowest, 500,000 sentences, took 2.8 on a busy core; quadratic time would be hours
 
 HOSTILE = {
     "one letter": "a" * MEGABYTE,
@@ -39,6 +39,7 @@ HOSTILE = {
     "spaced full stops": ". " * 500_000,
     "initials": "A." * 500_000,
     "sentences": "A b. " * 200_000,
+    "sentences with commas": "A, b. " * 166_666,
     "prose on one line": "The old mill stands by the river, and its wheel still turns. " * 16_393,
     "prose without a mark": "the old mill stands by the river and its wheel still turns " * 16_949,
     "tags": "<i>" * 333_333,
