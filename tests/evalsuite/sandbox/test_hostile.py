@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,12 +48,15 @@ def means(request: pytest.FixtureRequest) -> Means:
 
 
 @pytest.fixture(scope="module")
-def ground(means: Means, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    folder = tmp_path_factory.mktemp("public")
-    for place in (folder, *list(folder.parents)[:2]):
-        place.chmod(0o777)
-    (folder / "public").write_text("for everybody")
-    with pytest.MonkeyPatch.context() as patch, socket.socket() as listening:
+def ground(means: Means) -> Iterator[Ground]:
+    with (
+        tempfile.TemporaryDirectory(prefix="evalsuite-public-") as place,  # pytest's own folders are closed to others
+        pytest.MonkeyPatch.context() as patch,
+        socket.socket() as listening,
+    ):
+        folder = Path(place)
+        folder.chmod(0o777)
+        (folder / "public").write_text("for everybody")
         patch.setattr(levels, "require", lambda rules=None: means)
         patch.setattr(pool, "STARVED", 0.0)  # no second try for those that use their time up
         patch.setenv("EVALSUITE_TEST_SECRET", "hidden")
