@@ -50,6 +50,7 @@ class Meta:
     license: str = ""
     paper: str = ""
     quirks: tuple[str, ...] = ()
+    repairs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # quirk of a prompt -> settings without it
     extraction: str | None = None  # which of several ways the answers are read, where verify() has an `extraction`
     upstream_sha256: Mapping[str, str] = field(default_factory=dict)
     known_rejects: int = 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
@@ -127,7 +128,7 @@ def _scored_together(plan: Plan, complete: Mapping[str, list[Answer]]) -> Iterat
     """Samples of a benchmark that grades all its responses in one go, on all cores (programs in a sandbox)."""
     module: Any = plan.benchmark.module
     pairs = [(cast("Response", a).text, plan.docs[sample]) for sample, found in complete.items() for a in found]
-    scores = iter(module.verify_many(pairs, **plan.benchmark.options))
+    scores = iter(module.verify_many(pairs, **_known(module.verify_many, plan.benchmark.options)))
     for sample, found in complete.items():
         own = [next(scores) for _ in found]
         try:
@@ -156,15 +157,21 @@ def _judged_score(plan: Plan, sample: str, answers: list[Answer], judged: Judged
 
 
 def _score(plan: Plan, sample: str, answers: list[Answer]) -> Score:
-    doc, options = plan.docs[sample], plan.benchmark.options
+    doc = plan.docs[sample]
     module: Any = plan.benchmark.module
     if module is None:
         return lm_eval_score(plan, sample, answers)
+    options = _known(module.verify, plan.benchmark.options)
     if isinstance(answers[0], Response):
         return _combined(module, [module.verify(cast("Response", a).text, doc, **options) for a in answers])
     likelihoods = [cast("tuple[LogLikelihood, ...]", a) for a in answers]
     totals = [o.total for group in likelihoods for o in group]
     return cast("Score", module.verify(totals, doc, **options))
+
+
+def _known(verify: Callable[..., Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options that a verifier takes; a quirk of the prompt alone is none of its business."""
+    return {k: v for k, v in options.items() if k in signature(verify).parameters} if options else {}
 
 
 def _combined(module: Any, scores: list[Score]) -> Score:

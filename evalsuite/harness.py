@@ -34,6 +34,7 @@ from evalsuite.types import (
 
 Render = Callable[..., str]
 EVERYTHING = Selection()
+FUNCTION = "!function verify."
 FEWSHOT_SEED = 1234  # lm-eval's default
 
 # One meaning, several spellings; the first that is present wins (lm-eval's order).
@@ -123,14 +124,15 @@ def _override(
     return entry
 
 
-def _resolved_functions(benchmark: Benchmark, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _resolved_functions(benchmark: Benchmark, value: Any) -> Any:
     """`!function verify.name` in a setting becomes the function: inline settings pass no YAML loader of lm-eval's."""
-    found = {}
-    for key, value in settings.items():
-        name = value.removeprefix("!function verify.") if isinstance(value, str) else value
-        found[key] = getattr(benchmark.module, name, None) if name is not value else value
-        if found[key] is None:
-            raise BenchmarkError(f"{benchmark.folder}/verify.py has no function {name!r}, which the regime asks for")
+    if isinstance(value, Mapping):
+        return {key: _resolved_functions(benchmark, inner) for key, inner in value.items()}
+    if not isinstance(value, str) or not value.startswith(FUNCTION):
+        return value
+    found = getattr(benchmark.module, value.removeprefix(FUNCTION), None)
+    if found is None:
+        raise BenchmarkError(f"{benchmark.folder}/verify.py has no function {value!r}, which the regime asks for")
     return found
 
 

@@ -189,6 +189,9 @@ def _applied(benchmark: Benchmark, entry: Entry) -> Benchmark:
         settings["repeats"] = entry.sampling.get("repeats", 1)
     if benchmark.tasks[0].dataset:
         settings["dataset_path"] = entry.dataset["id"]
+    for quirk in set(benchmark.meta.repairs) - set(entry.quirks):
+        settings |= benchmark.meta.repairs[quirk]
+    n_expected = settings.pop("n_expected", entry.n_expected)
     if entry.prompt is not None:
         settings["doc_to_text"] = f"!function verify.doc_to_text_{entry.prompt}"
     options: dict[str, Any] = {}
@@ -205,7 +208,7 @@ def _applied(benchmark: Benchmark, entry: Entry) -> Benchmark:
         quirks=entry.quirks,
         extraction=entry.extraction,
         judge=entry.judge,
-        n_expected=entry.n_expected,
+        n_expected=n_expected,
         unconfirmed=entry.unconfirmed,
     )
     return with_settings(benchmark, meta, settings, options)

@@ -30,7 +30,7 @@ def program(response: str, doc: Doc) -> Program:
     return Program(
         source=str(doc["prompt"]) + code.inside_fence(response),
         timeout_s=TIMEOUT_S,
-        setup=str(doc["prompt"]),  # some tests call helpers that stand in the prompt
+        setup=code.helpers_of(str(doc["prompt"])),  # some tests call helpers that stand in the prompt
         tests=f"{doc['test']}\ncheck({doc['entry_point']})",
         calls=(str(doc["entry_point"]),),
     )
@@ -55,6 +55,11 @@ def docs(rows: Any) -> Any:
 
 def doc_to_text(doc: Doc) -> str:
     return f"{doc['prompt']}{PREFILL}"
+
+
+def doc_to_text_once(doc: Doc) -> str:
+    """Without the quirk humaneval-prefix-twice: the phrase stands in the prefill alone."""
+    return str(doc["prompt"])
 
 
 def doc_to_target(doc: Doc) -> str:

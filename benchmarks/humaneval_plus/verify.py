@@ -40,7 +40,7 @@ def program(response: str, doc: Doc, quirks: frozenset[str] = QUIRKS) -> Program
         timeout_s=TIMEOUT_S,
         memory_mib=MEMORY_MIB,
         packages=("numpy",),  # the tests compare floats with it
-        setup=str(doc["prompt"]),  # some tests call helpers that stand in the prompt
+        setup=code.helpers_of(str(doc["prompt"])),  # some tests call helpers that stand in the prompt
         tests=f"{tests}\ncheck({doc['entry_point']})",
         calls=(str(doc["entry_point"]),),
     )
@@ -65,6 +65,11 @@ def docs(rows: Any) -> Any:
 
 def doc_to_text(doc: Doc) -> str:
     return f"{doc['prompt']}{PREFILL}"
+
+
+def doc_to_text_once(doc: Doc) -> str:
+    """Without the quirk humaneval-prefix-twice: the phrase stands in the prefill alone."""
+    return str(doc["prompt"])
 
 
 def doc_to_target(doc: Doc) -> str:

@@ -19,6 +19,7 @@ macro = lmeval.macro
 doc_to_text = shared.doc_to_text
 doc_to_target = shared.doc_to_target
 shots = shared.shots
+shots_repaired = shared.shots_repaired
 
 
 def gold_response(doc: Mapping[str, Any]) -> str:

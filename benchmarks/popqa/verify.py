@@ -40,6 +40,11 @@ def doc_to_target(doc: Mapping[str, Any]) -> str:
     return str(doc["obj"])
 
 
+def without_exemplars(rows: Any) -> Any:
+    """Without the quirk popqa-self-exemplar: no row is asked that stands, with its answer, among the shots."""
+    return rows.filter(lambda row: row["id"] not in EXEMPLAR_IDS)
+
+
 def shots(rows: Any) -> Any:
     """The exemplar rows in their order; raises DataError naming the ids that are not in the data."""
     place = {int(row_id): n for n, row_id in enumerate(rows["id"][:])}

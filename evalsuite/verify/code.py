@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -81,6 +82,15 @@ def inside_fence(response: str) -> str:
         return response
     _, _, code = response.lstrip().partition("\n")
     return code.partition(f"\n{FENCE}")[0]
+
+
+def helpers_of(prompt: str) -> str:
+    """The prompt as code of its own, for tests that call helpers it defines; a body is added where it lacks one."""
+    for code in (prompt, f"{prompt.rstrip()}\n    pass\n"):
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            ast.parse(code)
+            return code
+    return ""
 
 
 def wanted_names(tests: str, gold: str) -> tuple[tuple[str, ...], str]:
@@ -158,6 +168,7 @@ __all__ = [
     "Program",
     "calibrated",
     "combine",
+    "helpers_of",
     "inside_fence",
     "pass_at_k",
     "process_samples",

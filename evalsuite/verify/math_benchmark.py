@@ -44,3 +44,8 @@ def doc_to_target(doc: Doc) -> str:
 
 def shots(quirks: frozenset[str] = QUIRKS) -> list[dict[str, str]]:
     return exemplars.minerva(typos="minerva-exemplar-typos" in quirks)
+
+
+def shots_repaired() -> list[dict[str, str]]:
+    """Without the quirk minerva-exemplar-typos."""
+    return shots(frozenset())

@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 
 from evalsuite.benchmark import find_benchmark
+from evalsuite.data import resolve_all
 from evalsuite.errors import BenchmarkError, UsageError
+from evalsuite.grading import grade
+from evalsuite.harness import build_plan, datasets_of
 from evalsuite.regime import known_regimes, load_regime
 from evalsuite.suite import load_suite
+from evalsuite.types import Response
+from tests.hub import write_repo
 
 V5 = load_regime("tulu3@v5")
 SUITES = ("tulu3-dev", "tulu3-unseen", "tulu3-safety")
@@ -78,9 +83,8 @@ def test_the_public_suite_asks_mmlu_by_options_and_has_no_safety() -> None:
 
 def test_the_development_suite_has_twelve_columns_one_of_them_the_mean_of_six_sets() -> None:
     suite = load_suite("tulu3-dev")
-    assert list(suite.table) == (
-        "mmlu popqa truthfulqa bbh drop math gsm8k humaneval humaneval_plus ifeval alpaca_eval safety".split()
-    )
+    columns = "mmlu popqa truthfulqa bbh drop math gsm8k humaneval humaneval_plus ifeval alpaca_eval safety"
+    assert " ".join(suite.table) == columns
     assert suite.groups == {"safety": tuple(b.name for b in load_suite("tulu3-safety").columns.values())}
     assert len(suite.groups["safety"]) == 6
 
@@ -90,6 +94,24 @@ def test_without_quirks_the_graders_are_repaired_under_another_tag() -> None:
     assert suite.regime == "tulu3@v5/noquirks"
     assert suite.columns["gsm8k"].options == {"quirks": frozenset()}
     assert suite.columns["gsm8k"].digest != load_suite("tulu3-dev").columns["gsm8k"].digest
+
+
+def test_quirks_of_prompts_are_dropped_with_the_others(tmp_path: Path) -> None:
+    repaired = load_suite("tulu3-dev", quirks=False).columns
+    assert repaired["math"].tasks[0].overrides["fewshot_config"]["samples"] == "!function verify.shots_repaired"
+    assert repaired["popqa"].meta.n_expected == 14267 - 15
+    row = {"task_id": "t/0", "prompt": "def f():\n", "canonical_solution": "    return 1\n", "entry_point": "f"}
+    write_repo(tmp_path, "openai/openai_humaneval", {"default": {"test": [{**row, "test": "def check(c): pass"}]}})
+    asked = {}
+    for quirks in (True, False):
+        benchmark = load_suite("tulu3-dev", quirks=quirks).columns["humaneval"]
+        resolved = resolve_all(datasets_of(benchmark), [tmp_path], offline=True)
+        plan = build_plan(benchmark, resolved, lambda messages, **_: messages[0]["content"])
+        asked[quirks] = plan.planned[0].request.prompt.text
+        assert len(plan.planned) == 20
+        answers = {("t/0", n): Response("    return 1\n") for n in range(20)}
+        assert grade(plan, answers).value == 1.0
+    assert (asked[True].count("Here is the completed"), asked[False].count("Here is the completed")) == (1, 0)
 
 
 def test_a_regime_file_with_several_problems_names_all_of_them(tmp_path: Path) -> None:
@@ -118,7 +140,7 @@ def test_a_regime_file_with_several_problems_names_all_of_them(tmp_path: Path) -
 
 
 def test_an_unknown_regime_names_the_near_one() -> None:
-    with pytest.raises(UsageError, match="no regime named 'tulu3@v6'; did you mean 'tulu3@v5'?"):
+    with pytest.raises(UsageError, match=r"no regime named 'tulu3@v6'; did you mean 'tulu3@v5'\?"):
         load_regime("tulu3@v6")
 
 

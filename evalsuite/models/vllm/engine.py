@@ -95,7 +95,7 @@ def _make_generators_rewind() -> None:
         return
 
     class Kind(kind):  # type: ignore[misc]
-        def __instancecheck__(cls, value: object) -> bool:
+        def __instancecheck__(self, value: object) -> bool:
             return isinstance(value, original)
 
     class Rewindable(original, metaclass=Kind):  # type: ignore[misc]
