@@ -20,7 +20,16 @@ from evalsuite.provenance import git_commit, versions
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
-WORKLOADS = ("w1_options", "w2_mmlu", "w3_vllm", "w4_generation", "w6_overhead", "w7_startup")
+WORKLOADS = (
+    "w1_options",
+    "w2_mmlu",
+    "w3_vllm",
+    "w4_generation",
+    "w6_overhead",
+    "w7_startup",
+    "w8_sandbox",
+    "w9_verifiers",
+)
 COLUMNS = ("name", "peer", "unit", "ours", "theirs", "ratio", "goal", "command")
 
 

@@ -94,14 +94,9 @@ def language_of(text: str) -> str | None:
     factory = _langdetect()
     if factory is None:
         return guess_language(text)
-    from langdetect import LangDetectException
+    from evalsuite.verify.constraints.identify import identify  # here, because it imports numpy
 
-    detector = factory.create()
-    try:
-        detector.append(text)
-        return str(detector.detect())
-    except LangDetectException:
-        return None
+    return identify(factory, text)
 
 
 def starts_with_verb(text: str) -> bool:
