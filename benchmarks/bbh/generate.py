@@ -26,6 +26,7 @@ metadata:
   dataset_revision: null
   license: MIT
   paper: "arXiv 2210.09261"
+  extraction: ladder
   quirks: [bbh-dead-letter-step, bbh-strict-eats-last]
   known_rejects: 18
 """
