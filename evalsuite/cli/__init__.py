@@ -15,8 +15,8 @@ VERBS = {
     "verify": "Grade responses that were generated elsewhere, without a model.",
     "compare": "Compare two scored checkpoints, sample by sample.",
     "leaderboard": "Make one table of all scorecards in a folder.",
-    "list": "List suites, benchmarks and engines.",
-    "check": "Prove without a model that every benchmark loads and accepts its own gold answers.",
+    "list": "List suites, benchmarks, regimes, checkable instructions and engines.",
+    "check": "Prove without a model that every benchmark is sound; measure a judge with --judge.",
     "doctor": "Say what works on this machine and what to install.",
     "completion": "Print a shell completion script.",
 }

@@ -211,7 +211,7 @@ def _refuse_unseen(name: str, columns: Sequence[str]) -> None:
 
     raise UnseenBudget(
         f"suite {name!r} has unseen benchmarks ({', '.join(columns)}): looking at them while developing would make "
-        "them development benchmarks; only `evalsuite release` may read them"
+        "them development benchmarks. Only a release may read them, and this version has no command for it yet"
     )
 
 
