@@ -19,7 +19,7 @@ SURE, LESS = 40.0, 25.0
 
 
 def make_scripted(folder: Path, answer: str, runners_up: Sequence[str] = ()) -> Path:
-    """Writes the checkpoint; each of `runners_up` must be one token of the tokenizer. Returns the folder."""
+    """Writes the checkpoint; returns the folder. The answer must be no token of the tokenizer, `runners_up` must be."""
     import torch
 
     make_tokenizer(folder, SHAPE.vocab)
