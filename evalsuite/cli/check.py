@@ -172,7 +172,8 @@ def _print_prompts(
 def _check_judges(options: Mapping[str, Any], data: Path | None, results: Path, as_json: bool) -> None:
     """Calibrates every judge that was given, one after another."""
     from evalsuite.calibration import calibrate, read_llmbar
-    from evalsuite.judge import open_judge, parse_spec
+    from evalsuite.cli.judge import judge_of
+    from evalsuite.judge import parse_spec
     from evalsuite.progress import observer
     from evalsuite.provenance import command_line
 
@@ -180,17 +181,7 @@ def _check_judges(options: Mapping[str, Any], data: Path | None, results: Path, 
     for spec in options["judges"]:
         watcher = observer()
         try:
-            with open_judge(
-                spec,
-                parse_spec(spec).protocol or "href",
-                served_model=options["judge_model"],
-                api_key_env=options["judge_api_key_env"],
-                tokenizer=options["judge_tokenizer"],
-                templates=options["judge_templates"],
-                positions=options["judge_positions"],
-                discrete=options["judge_discrete"],
-                results=results,
-            ) as judge:
+            with judge_of(spec, parse_spec(spec).protocol or "href", {**options, "results": results}) as judge:
                 found = calibrate(judge, results, rows, observer=watcher, command=command_line())
         finally:
             watcher.close()

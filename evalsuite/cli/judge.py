@@ -69,7 +69,7 @@ def make_judges(
     judged = {column: b.meta.judge for column, b in columns.items() if b.meta.judge}
     if not judged:
         return {}, ()
-    from evalsuite.judge import open_judge, pick_judge
+    from evalsuite.judge import pick_judge
 
     makers: dict[str, Callable[[], Judge]] = {}
     without: dict[str, str] = {}
@@ -78,28 +78,34 @@ def make_judges(
         if spec is None:
             without[column] = protocol
             continue
-        makers[protocol] = partial(
-            open_judge,
-            spec,
-            protocol,
-            served_model=options["judge_model"],
-            api_key_env=options["judge_api_key_env"],
-            tokenizer=options["judge_tokenizer"],
-            templates=options["judge_templates"],
-            positions=options["judge_positions"],
-            discrete=options["judge_discrete"],
-            results=options["results"],
-            options=_engine_options(spec, options),
-        )
+        makers[protocol] = partial(judge_of, spec, protocol, options)
     if without and not options["skip_judged"]:
         raise _no_judge(without)
     return makers, tuple(without)
 
 
+def judge_of(spec: str, protocol: str, options: Mapping[str, Any]) -> Judge:
+    """The judge that `spec` and the options describe, for benchmarks that name `protocol`; opened and probed."""
+    from evalsuite.judge import open_judge
+
+    return open_judge(
+        spec,
+        protocol,
+        served_model=options["judge_model"],
+        api_key_env=options["judge_api_key_env"],
+        tokenizer=options["judge_tokenizer"],
+        templates=options["judge_templates"],
+        positions=options["judge_positions"],
+        discrete=options["judge_discrete"],
+        results=options["results"],
+        options=_engine_options(spec, options),
+    )
+
+
 def _engine_options(spec: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """What of the run's own options a judge on this machine takes over."""
     local = not spec.rpartition("=")[2].startswith("api:")
-    return {"threads": options["threads"]} if local and options["threads"] is not None else {}
+    return {"threads": options["threads"]} if local and options.get("threads") is not None else {}
 
 
 def _no_judge(without: Mapping[str, str]) -> Exception:
