@@ -211,8 +211,15 @@ def _nothing_found(protocol: Protocol) -> str:
     package = f"install the package {source.package!r} or " if source else ""
     return (
         f"the judge {protocol.name!r} needs its official input format, which is not ours to ship; "
-        f"{package}give the text with --judge-template FILE"
+        f"{package}give the text with --judge-template FILE{_stand_ins(protocol)}"
     )
+
+
+def _stand_ins(protocol: Protocol) -> str:
+    """The protocols in our own words that may judge in its place, as what to type."""
+    family = (load_protocol(name) for name in known_protocols())
+    names = [p.name for p in family if p.family == protocol.family and not p.official_only]
+    return f"; any chat model can judge under a name of its own: --judge {names[0]}=ENGINE" if names else ""
 
 
 # -- validation --

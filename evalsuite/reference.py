@@ -6,14 +6,13 @@ None of them was measured here. `unconfirmed` marks what was read in secondary n
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from evalsuite.errors import UsageError, did_you_mean
-from evalsuite.scorecard import Result, SuiteRef
+from evalsuite.scorecard import PARTIAL, Result, SuiteRef
 
 AVERAGE = "average"
 T = TypeVar("T")
@@ -132,7 +131,7 @@ def _fits(row: Published, suite: SuiteRef) -> bool:
 
 def incomplete(result: Result) -> str:
     """Why a result does not stand for its whole benchmark, in a few words; empty when it does."""
-    return "; ".join(note for note in result.notes if re.match(r"partial |more rows |\d+ of \d+ samples", note))
+    return "; ".join(note for note in result.notes if PARTIAL.match(note))
 
 
 def judge(

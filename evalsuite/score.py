@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +26,7 @@ from evalsuite.verify.summary import SummaryContext
 if TYPE_CHECKING:
     from evalsuite.judge import Judge
 
+LONGEST = 100  # characters of a file name
 Render = Callable[..., str]
 JudgeMaker = Callable[[], "Judge"]
 
@@ -62,7 +64,8 @@ class Job:
     def scorecard(self) -> Path:
         """Where the scorecard goes: a readable name, made unique by digest, suite, engine and selection."""
         parts = [self.suite.name, self.engine.name]
-        parts += ["+".join(self.columns)] if len(self.columns) < len(self.suite.columns) else []
+        if len(self.columns) < len(self.suite.columns):
+            parts += ["+".join(self.suite.ref(list(self.columns)).columns)]
         parts += [f"limit{self.limit}"] if self.limit else []
         parts += [f"samples{len(self.samples)}"] if self.samples else []
         parts += [f"seed{self.seed}"] if self.seed != 1234 and (self.limit or self.samples) else []
@@ -319,5 +322,8 @@ def _tools(benchmark: Benchmark) -> dict[str, str]:
 
 
 def _plain(name: str) -> str:
-    """The name with anything that a file name should not hold replaced by a dash."""
-    return re.sub(r"[^\w.@+=-]+", "-", name)[:100].strip("-.") or "checkpoint"
+    """The name with anything that a file name should not hold replaced by a dash; a long one ends in its digest."""
+    plain = re.sub(r"[^\w.@+=-]+", "-", name)
+    if len(plain) > LONGEST:
+        plain = f"{plain[: LONGEST - 9]}-{blake2b(plain.encode(), digest_size=4).hexdigest()}"
+    return plain.strip("-.") or "checkpoint"

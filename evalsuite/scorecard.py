@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from evalsuite.errors import UsageError
 from evalsuite.types import Split
 
 SCHEMA = 1
+PARTIAL = re.compile(r"partial |more rows |\d+ of \d+ samples")  # notes of a result that stands for less than the whole
 Aggregate = Literal["mean", "micro", "macro"]
 
 
@@ -134,6 +136,8 @@ def group_result(name: str, members: Sequence[Result]) -> Result:
     whole, known = len(values) == len(members), len(errors) == len(members)
     absent = [m.benchmark for m in members if m.value is None]
     notes = [f"{m.benchmark}: {note}" for m in members for note in m.notes]
+    part = [m.benchmark for m in members if any(PARTIAL.match(note) for note in m.notes)]
+    notes = [f"partial data of {', '.join(part)}", *notes] if part else notes
     return Result(
         benchmark=name,
         split=members[0].split,

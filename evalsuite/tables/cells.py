@@ -124,8 +124,28 @@ def card_table(card: Scorecard) -> Table:
     rows.append(Row((_text(AVERAGE), average, Cell(""), Cell(""), Cell(""), Cell("")), "summary"))
     missing = f"Not scored: {', '.join(card.suite.missing)}." if card.suite.missing else ""
     suite = f"{card.suite.name} · {card.suite.regime} · suite digest {card.suite.digest[:12]}"
-    caption = ("Scores ×100 ± standard error.", *filter(None, [missing]))
+    caption = ("Scores ×100 ± standard error.", *filter(None, [missing]), *_judges(card), *_warnings(card))
     return Table(f"{card.checkpoint.name} · {suite}", columns, tuple(rows), caption, notes.listed())
+
+
+def _judges(card: Scorecard) -> Iterator[str]:
+    """Who judged what, in whose words."""
+    judged: dict[str, list[str]] = {}
+    for result in card.results:
+        if result.judge:
+            words = sorted({str(t.get("source")) for t in result.judge.get("templates", {}).values()})
+            said = "calibrated" if result.judge.get("calibration") else "uncalibrated"
+            who = f"{result.judge.get('model')} ({result.judge.get('protocol')}, {', '.join(words)}, {said})"
+            judged.setdefault(who, []).append(result.benchmark)
+    yield from (f"Judged by {who}: {', '.join(names)}." for who, names in judged.items())
+
+
+def _warnings(card: Scorecard) -> Iterator[str]:
+    """What a reader must know before believing a number."""
+    for result in card.results:
+        for note in result.notes:
+            if note.startswith(("warning", "failed", "the judge gave")):
+                yield f"{result.benchmark}: {note}."
 
 
 def _card_row(name: str, result: Result | None, notes: Notes) -> Row:
