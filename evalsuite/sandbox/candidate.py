@@ -77,7 +77,7 @@ def _confine(rules: dict[str, Any], channel: int) -> None:
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.drop_capabilities()
     if rules["seccomp"]:
-        seccomp.install(rules["filter"] or seccomp.build(os.getpid()))
+        seccomp.install(rules["filter"] or seccomp.build(os.getpid(), rules["owns_files"]))
 
 
 def _answer(tests: bool, source: str) -> None:

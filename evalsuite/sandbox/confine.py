@@ -79,3 +79,5 @@ def _namespaces() -> None:
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
+    # Landlock leaves modes, owners and times open: without a uid of its own a program could close the user's files.
+    kernel.make_read_only()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 
 
 def empty(folder: str) -> None:
     """Nothing may write there any more. Folders are moved up before their turn, so no path gets long; links are not
     followed. What cannot be removed stays.
     """
-    n = 0
+    os.chmod(folder, 0o700)
     stubborn: set[str] = set()
     while todo := [entry for entry in _entries(folder) if entry.path not in stubborn]:
         for entry in todo:
@@ -20,9 +21,9 @@ def empty(folder: str) -> None:
                 os.chmod(entry.path, 0o700)
                 for inner in _entries(entry.path):
                     if inner.is_dir(follow_symlinks=False):
-                        n += 1
                         os.chmod(inner.path, 0o700)
-                        os.rename(inner.path, os.path.join(folder, f".{os.getpid()}-{n}"))
+                        # A name that the program cannot have taken already.
+                        os.rename(inner.path, os.path.join(folder, secrets.token_hex(16)))
                     else:
                         os.unlink(inner.path)
                 os.rmdir(entry.path)

@@ -39,6 +39,7 @@ class Raised(Exception):
 
 def judge(rules: dict[str, Any], requests: int, answer: int) -> dict[str, Any]:
     """{"passed", "why", "cpu_s"} of the program whose parts are read from `requests`."""
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # no ptrace from the same uid, nor from what is forked now
     _private_files(rules)
     source = wire.read_exactly(requests, rules["sizes"][0]).decode("utf-8", "surrogatepass")
@@ -140,9 +141,10 @@ def _ask(channel: int, what: str, target: Any, args: Any = (), kwargs: Any = Non
     kind, *rest = _receive(channel)
     if kind == "value":
         return rest[0]
-    error = getattr(builtins, str(rest[0]), None)
-    if isinstance(error, type) and issubclass(error, Exception):
-        raise _made(error, str(rest[1]))
+    error = getattr(builtins, rest[0], None)
+    # A StopIteration would end a loop of the tests before its time (`map` passes it on).
+    if isinstance(error, type) and issubclass(error, Exception) and not issubclass(error, StopIteration):
+        raise _made(error, rest[1])
     raise Raised(f"{rest[0]}: {rest[1]}")
 
 
@@ -160,8 +162,9 @@ def _receive(channel: int) -> tuple[Any, ...]:
         raise Gone from None
     except Exception:  # bytes of the other side's choice raise nearly every kind
         return "raised", "Raised", "it sent something that cannot be read"
-    if type(told) is tuple and (told[:1], len(told)) in ((("value",), 2), (("raised",), 3)):
-        return tuple(told)
+    match told:
+        case ("value", _) | ("raised", str(), str()) if type(told) is tuple:
+            return told
     return "raised", "Raised", "it sent something that cannot be read"
 
 
@@ -169,8 +172,16 @@ def _described(error: BaseException, tests: str) -> str:
     """The error with the line of the tests that it came from."""
     lines = tests.split("\n")
     at = [number for frame, number in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == TESTS]
-    line = lines[at[-1] - 1].strip()[:120] if at else ""
-    return ": ".join(part for part in (type(error).__name__, str(error)[:200], line) if part)
+    line = "".join(lines[at[-1] - 1 : at[-1]]).strip()[:120] if at else ""
+    return ": ".join(part for part in (type(error).__name__, _text_of(error), line) if part)
+
+
+def _text_of(error: BaseException) -> str:
+    """Its message, when it has a text: it may hold a value of the other side, such as a number of a million digits."""
+    try:
+        return str(error)[:200]
+    except Exception:
+        return ""
 
 
 def _verdict(pid: int, why: str | None) -> dict[str, Any]:

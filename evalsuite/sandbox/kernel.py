@@ -14,9 +14,11 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x1000, 0x4000, 0x40000
 
-PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 36, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 SIGCHLD = 17
 SYS_CLONE = {"x86_64": 56, "aarch64": 220}
+SYS_MOUNT_SETATTR = 442  # on every architecture
+HERE, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522
 
@@ -48,6 +50,13 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
     named = None if kind is None else kind.encode()
     result = libc.mount(source.encode(), target.encode(), named, ctypes.c_ulong(flags), options.encode() or None)
     checked(result, f"mount {target}")
+
+
+def make_read_only() -> None:
+    """Every file system of this mount namespace, modes and times included; device files are written to all the same."""
+    attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY)
+    recursive, size = ctypes.c_uint(AT_RECURSIVE), ctypes.c_size_t(ctypes.sizeof(attributes))
+    syscall(SYS_MOUNT_SETATTR, ctypes.c_int(HERE), b"/", recursive, attributes, size, what="mount_setattr")
 
 
 def fork_into(flags: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -30,6 +31,7 @@ FLAGS = ("-I", "-S", "-B", "-c")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 SCRATCH_MIB = 64
 PROCESSES = 64
+CLOSING_S = 2.0
 UIDS = range(62000, 65000)  # nobody's: no account has them, and a worker shares its own with nobody
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -102,6 +104,11 @@ class Zygote:
             _write(out, part)
 
     def close(self) -> None:
+        """Ends it with the program that it runs, and removes what programs left."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()  # upon which it ends its program: without namespaces only it knows all of that
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(CLOSING_S)
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
@@ -109,7 +116,8 @@ class Zygote:
                 pipe.close()
         if self.scratch is not None:
             empty(self.scratch)
-            os.rmdir(self.scratch)
+            with contextlib.suppress(OSError):  # a folder in /tmp that stays is no reason to stop
+                os.rmdir(self.scratch)
 
 
 def start(means: Means, packages: tuple[str, ...] = ()) -> Zygote:
@@ -155,6 +163,7 @@ def _setting(means: Means, packages: Sequence[str]) -> tuple[dict[str, Any], str
         "landlock": means.landlock if means.level != "none" else 0,
         "seccomp": means.seccomp and means.level != "none",
         "uid": uid,
+        "owns_files": not uid and means.level == "landlock",
         "hidden": _hidden(needed) if uid else {},
         "readable": [*SYSTEM, *needed],
         "listed": folders,

@@ -158,18 +158,21 @@ def describe(rules: Policy | None = None) -> dict[str, str]:
     """What holds programs here, for a scorecard: level, versions of its parts, limits."""
     means = require(rules)
     if means.level == "none":
-        return {"sandbox": "none", "isolation": "unsandboxed (--unsafe-exec)", "limits": _limits()}
+        return {"sandbox": "none", "isolation": "unsandboxed (--unsafe-exec)", "limits": _limits(means)}
     parts: dict[str, str] = {"sandbox": means.level}
     if means.level == "bwrap":
         parts["bubblewrap"] = ".".join(map(str, launch.bwrap_version()))
     parts["landlock"] = f"version {means.landlock}" if means.landlock else "no"
     parts["seccomp"] = "yes" if means.seccomp else "no"
     parts["namespaces"] = "of each program" if means.nested else "no" if means.level == "landlock" else "of the worker"
-    return parts | {"limits": _limits()}
+    return parts | {"limits": _limits(means)}
 
 
-def _limits() -> str:
+def _limits(means: Means) -> str:
+    # A program without a file system of its own writes to the machine's.
+    own_files = means.nested or (means.level == "bwrap" and launch.bwrap_version() >= (0, 8))
+    files = f"{launch.SCRATCH_MIB} MiB of files" if own_files else "any number of files"
     return (
-        f"{candidate.FILE_BYTES >> 20} MiB a file, {launch.SCRATCH_MIB} MiB of files, "
-        f"{candidate.OPEN_FILES} open files, {launch.PROCESSES} processes; time and memory as the benchmark says"
+        f"{candidate.FILE_BYTES >> 20} MiB a file, {files}, {candidate.OPEN_FILES} open files, "
+        f"{launch.PROCESSES} processes; time and memory as the benchmark says"
     )

@@ -1,8 +1,9 @@
 """A seccomp filter: system calls that a program under test has no business with fail with EPERM.
 
 Files, processes and the network are closed off by other means as well; this closes what those leave open (sockets other
-than a pair, reading another process's memory, keyrings, io_uring, shared memory that outlives its maker) and most of
-the kernel's attack surface. Written for x86-64 and ARM64; elsewhere there is no filter, and the probe says so.
+than a pair, another process's memory, limits and priority, keyrings, io_uring, shared memory that outlives its maker)
+and most of the kernel's attack surface. Written for x86-64 and ARM64; elsewhere there is no filter, and the probe says
+so.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from evalsuite.sandbox.kernel import CLONE_NEWNS, PR_SET_NO_NEW_PRIVS, checked, 
 
 PR_SET_SECCOMP, MODE_FILTER = 22, 2
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-EPERM, ENOSYS = 1, 38
+DONE, EPERM, ENOSYS = 0, 1, 38
 LOAD, EQUAL, AT_LEAST, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 X32 = 0x40000000  # the same calls under other numbers
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 # Every CLONE_NEW*: time, mount, cgroup, uts, ipc, user, pid, net.
 NAMESPACES = 0x80 | CLONE_NEWNS | 0x7E000000
-STREAM, TYPE_BITS = 1, 0xF
+AF_UNIX, STREAM, TYPE_BITS = 1, 1, 0xF
 
 # Name, number on x86-64, number on ARM64 (where it exists).
 FORBIDDEN = """
@@ -37,12 +38,31 @@ quotactl 179 60, iopl 172 -, ioperm 173 -, syslog 103 116, settimeofday 164 170,
 adjtimex 159 171, sethostname 170 161, setdomainname 171 162, vhangup 153 58, personality 135 92,
 open_by_handle_at 304 265, name_to_handle_at 303 264, socket 41 198, connect 42 203, bind 49 200,
 listen 50 201, accept 43 202, accept4 288 242, mq_open 240 180, shmget 29 194, msgget 68 186, semget 64 190,
-memfd_create 319 279, memfd_secret 447 447
+memfd_create 319 279, memfd_secret 447 447, ioprio_set 251 30, migrate_pages 256 238, move_pages 279 239
 """
 CLONE, CLONE3, SOCKETPAIR = (56, 220), (435, 435), (53, 199)
+# Their first argument is a process, 0 the caller itself.
+OF_ITSELF = """
+prlimit64 302 261, sched_setaffinity 203 122, sched_setscheduler 144 119, sched_setparam 142 118,
+sched_setattr 314 274
+"""
+SETPRIORITY = (141, 140)  # of a process (0), a group or a user, as the first argument says; the second is its number
+# Signals to any process of the same user when a descriptor is ready; Landlock forbids them since its version 6.
+FCNTL, IOCTL = (72, 25), (16, 29)
+SET_OWNER = {FCNTL: (8, 10, 15), IOCTL: (0x8901, 0x8902)}  # F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP
 # Without a pid namespace a program would see us: it may signal itself only, and not leave the group that is killed.
 LEAVING = "setsid 112 157, setpgid 109 154, tkill 200 130, pidfd_send_signal 424 424"
 SIGNALS = "kill 62 129, tgkill 234 131, rt_sigqueueinfo 129 138, rt_tgsigqueueinfo 297 240"
+# What Landlock leaves open about the user's own files. Modes and owners are answered as changed and are not: copying a
+# file ends with that. The others may fail.
+MODES = """
+chmod 90 -, fchmod 91 52, fchmodat 268 53, fchmodat2 452 452, chown 92 -, fchown 93 55, lchown 94 -, fchownat 260 54
+"""
+ATTRIBUTES = """
+setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7, removexattr 197 14, lremovexattr 198 15, fremovexattr 199 16,
+setxattrat 463 463, removexattrat 466 466, file_setattr 469 469, utime 132 -, utimes 235 -, futimesat 261 -
+"""
+UTIMENSAT = (280, 88)
 
 _Line = tuple[int, int, int, int]
 
@@ -51,8 +71,11 @@ def available() -> bool:
     return platform.machine() in ARCHITECTURES
 
 
-def build(only_pid: int | None = None) -> bytes:
-    """The filter as the kernel reads it. With `only_pid` signals go to that process only, and groups are not left."""
+def build(only_pid: int | None = None, owns_files: bool = False) -> bytes:
+    """The filter as the kernel reads it. With `only_pid` signals go to that process only, and groups are not left.
+
+    `owns_files`: the user has files that can be reached, and their modes, owners, times and attributes stay.
+    """
     column = 0 if platform.machine() == "x86_64" else 1
     lines: list[_Line] = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -66,12 +89,30 @@ def build(only_pid: int | None = None) -> bytes:
         lines += [(EQUAL, 0, 1, number), _deny()]
     lines += [(EQUAL, 0, 1, CLONE3[column]), _deny(ENOSYS)]  # its flags are behind a pointer; libc falls back to clone
     lines += _when(CLONE[column], [_argument(0), (ANY_BIT, 0, 1, NAMESPACES), _deny()])
-    lines += _when(SOCKETPAIR[column], [_argument(1), (AND, 0, 0, TYPE_BITS), (EQUAL, 1, 0, STREAM), _deny()])
+    stream = [_argument(1), (AND, 0, 0, TYPE_BITS), (EQUAL, 1, 0, STREAM), _deny()]
+    lines += _when(SOCKETPAIR[column], [*_must_be(0, AF_UNIX), *stream])
+    for number in _numbers(OF_ITSELF, column):
+        lines += _when(number, _must_be(0, 0))
+    lines += _when(SETPRIORITY[column], [*_must_be(0, 0), *_must_be(1, 0)])
+    for numbers, requests in SET_OWNER.items():
+        lines += _when(numbers[column], [line for request in requests for line in _must_not_be(1, request)])
     if only_pid is not None:
         for number in _numbers(SIGNALS, column):
-            lines += _when(number, [_argument(0), (EQUAL, 1, 0, only_pid), _deny()])
+            lines += _when(number, _must_be(0, only_pid))
+    if owns_files:
+        lines += _leave_files_alone(column)
     lines.append((RETURN, 0, 0, ALLOW))
     return b"".join(struct.pack("=HBBI", *line) for line in lines)
+
+
+def _leave_files_alone(column: int) -> list[_Line]:
+    lines: list[_Line] = []
+    for table, code in ((MODES, DONE), (ATTRIBUTES, EPERM)):
+        for number in _numbers(table, column):
+            lines += [(EQUAL, 0, 1, number), _deny(code)]
+    # With no times given (both halves of the pointer are zero) it needs the right to write, as writing does.
+    given = [(LOAD, 0, 0, ARGUMENTS + 8 * 2 + 4), (EQUAL, 1, 0, 0), _deny(DONE), *_must_be(2, 0, DONE)]
+    return lines + _when(UTIMENSAT[column], given)
 
 
 def _numbers(table: str, column: int) -> list[int]:
@@ -86,6 +127,14 @@ def _deny(code: int = EPERM) -> _Line:
 def _argument(n: int) -> _Line:
     """The low half of an argument; the flags and numbers that are looked at fit into it."""
     return LOAD, 0, 0, ARGUMENTS + 8 * n
+
+
+def _must_be(n: int, value: int, otherwise: int = EPERM) -> list[_Line]:
+    return [_argument(n), (EQUAL, 1, 0, value), _deny(otherwise)]
+
+
+def _must_not_be(n: int, value: int) -> list[_Line]:
+    return [_argument(n), (EQUAL, 0, 1, value), _deny()]
 
 
 def _when(number: int, body: list[_Line]) -> list[_Line]:

@@ -1,8 +1,9 @@
 """How the judging process and the untrusted one talk: framed pickles over a socket, unpickled with a closed class list.
 
 What comes from the untrusted side is bytes of its choice. The list holds constructors of plain values only, so nothing
-of ours is called and no object arrives that could answer `==` in its own way. All other values stay on their side, and
-a `Foreign` with their number crosses.
+of ours is called and no object arrives that could answer `==` in its own way. A pickle may set attributes too, of what
+it makes and of the classes it names: none of these takes any. All other values stay on their side, and a `Foreign` with
+their number crosses.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 import pickle
 import struct
 from collections.abc import Callable
-from typing import Any
+from fractions import Fraction
+from typing import Any, NoReturn
 
 MOST = 64 << 20  # bytes of one message
 PLAIN = (bool, str, int, float, list, tuple, dict, set, frozenset)
@@ -30,11 +32,17 @@ def is_known(kind: type) -> bool:
     return kind.__name__ in KNOWN.get(kind.__module__, ())
 
 
+def _refuse(*state: Any) -> NoReturn:
+    """As `__setstate__`, which a pickle that sets attributes of an object, or of its class, has to call."""
+    raise pickle.UnpicklingError("attributes do not cross")
+
+
 class Foreign:
     """Something of the untrusted side that cannot cross. Equal to itself only; items and attributes are asked for."""
 
     ask: Callable[[str, Any, Any], Any]
     number: int
+    __setstate__ = _refuse
 
     def __init__(self, number: int) -> None:
         object.__setattr__(self, "number", number)
@@ -51,10 +59,24 @@ class Foreign:
         Foreign.ask("set", self, (name, value))
 
 
+class Ratio(Fraction):
+    """A Fraction as it arrives. The standard library's is written in Python: a pickle could change its `__eq__`."""
+
+    __slots__ = ()
+    __setstate__ = _refuse
+
+
+def _ratio(*parts: Any) -> Fraction:
+    """Stands for the class, which also takes a keyword for fractions that are in no lowest terms."""
+    return Ratio(*parts)
+
+
 class FromUntrusted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == (Foreign.__module__, Foreign.__name__):
             return Foreign
+        if (module, name) == ("fractions", "Fraction"):
+            return _ratio
         if name in KNOWN.get(module, ()):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} does not cross")

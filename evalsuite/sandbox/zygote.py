@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.machinery import PathFinder
-from typing import Any
+from typing import Any, NoReturn
 
 from evalsuite.sandbox import judge, kernel, seccomp, wire
 from evalsuite.sandbox.empty import empty
@@ -33,8 +33,8 @@ PRELOADED = (
 PRELOADED_LIBRARIES = frozenset({"numpy", "pandas"})  # slow to import, and they start no threads here
 
 
-def serve(setting: dict[str, Any]) -> None:
-    """Answers one request after the other until the pipe ends."""
+def serve(setting: dict[str, Any]) -> NoReturn:
+    """Answers one request after the other; the process ends with the pipe."""
     # A terminal's interrupt is for the command; it ends us by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.clear()
@@ -53,8 +53,10 @@ def serve(setting: dict[str, Any]) -> None:
         try:
             rules = setting | json.loads(wire.receive(REQUESTS))
         except EOFError:
-            return
-        _say(_one(rules))
+            os._exit(0)
+        if (verdict := _one(rules)) is None:
+            os._exit(0)
+        _say(verdict)
 
 
 class _Given:
@@ -72,7 +74,8 @@ def _say(answer: dict[str, Any]) -> None:
     wire.send(ANSWERS, json.dumps(answer).encode())
 
 
-def _one(rules: dict[str, Any]) -> dict[str, Any]:
+def _one(rules: dict[str, Any]) -> dict[str, Any] | None:
+    """What became of a program, None when nobody waits for it any more; nothing of it runs or lies about after that."""
     flags = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC if rules["nested"] else 0
     receiving, sending = os.pipe()
     started = time.monotonic()
@@ -88,18 +91,18 @@ def _one(rules: dict[str, Any]) -> dict[str, Any]:
     seconds = time.monotonic() - started
     if not rules["nested"]:
         empty(rules["scratch"])
-    return verdict | {"seconds": seconds}
+    return None if verdict is None else verdict | {"seconds": seconds}
 
 
-def _wait(receiving: int, timeout_s: float) -> dict[str, Any]:
-    """The verdict; leaves the process when the other end of the requests is closed: nobody waits for us any more."""
+def _wait(receiving: int, timeout_s: float) -> dict[str, Any] | None:
+    """The verdict; None when the other end of the requests is closed: nobody waits for us any more."""
     poll = select.poll()
     poll.register(receiving, select.POLLIN)
     poll.register(REQUESTS, 0)
     said = b""
     while ready := dict(poll.poll(timeout_s * 1000)):
         if receiving not in ready:
-            os._exit(0)
+            return None
         said += (part := os.read(receiving, 1 << 16))
         if not part or len(said) > len(judge.TAKEN):
             break
