@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +33,6 @@ from evalsuite.verify.judge_prompt import BOS, Filled, Template, fill, sha256
 
 ENGINES = ("api", "vllm", "hf")
 SPEC = re.compile(r"(?:([\w./-]+)=)?(\w+):(.+)")
-TEMPLATE_DATE = "2024-07-26"  # what Llama 3's own template prints when it is told no date
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Request = GenerateRequest | LoglikRequest
@@ -399,7 +397,7 @@ def _local(
     more: Mapping[str, Any],
 ) -> Judge:
     from evalsuite.checkpoint import open_checkpoint
-    from evalsuite.models.chat import ChatTemplate
+    from evalsuite.models.chat import TEMPLATE_DATE, ChatTemplate
     from evalsuite.models.encoding import Encoder
 
     if asked.engine == "vllm" and importlib.util.find_spec("vllm") is None:
@@ -407,7 +405,7 @@ def _local(
     checkpoint = open_checkpoint(Path(asked.target))
     path = checkpoint.path
     chat = any(template.kind == "chat" for template in templates.values())
-    template = ChatTemplate.from_checkpoint(path, now=datetime.fromisoformat(TEMPLATE_DATE)) if chat else None
+    template = ChatTemplate.from_checkpoint(path, now=TEMPLATE_DATE) if chat else None
     spec = EngineSpec(
         asked.engine, "judge", checkpoint.dtype, template_digest=template.digest if template else "", options=options
     )

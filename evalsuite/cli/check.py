@@ -155,7 +155,7 @@ def _print_prompts(
 ) -> None:
     from evalsuite.benchmark import find_benchmark, known_benchmarks
     from evalsuite.checking import prompts
-    from evalsuite.models.chat import ChatTemplate
+    from evalsuite.models.chat import TEMPLATE_DATE, ChatTemplate
     from evalsuite.models.encoding import Encoder
 
     if checkpoint is None:
@@ -163,9 +163,10 @@ def _print_prompts(
     encoder = Encoder.from_checkpoint(checkpoint)
     for name in tasks or known_benchmarks(extra):
         benchmark = find_benchmark(name, extra)
-        render = ChatTemplate.from_checkpoint(checkpoint, chat_template).render if benchmark.meta.chat else None
+        chat = benchmark.meta.chat
+        render = ChatTemplate.from_checkpoint(checkpoint, chat_template, now=TEMPLATE_DATE).render if chat else None
         for sample, text in prompts(benchmark, roots, render, n):
-            n_tokens = len(encoder.encode(text, chat=benchmark.meta.chat))
+            n_tokens = len(encoder.encode(text, chat=chat))
             click.echo(f"--- {name} {sample} ({n_tokens} tokens)\n{text}\n--- end")
 
 

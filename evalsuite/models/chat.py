@@ -17,6 +17,10 @@ from evalsuite.errors import CheckpointError, did_you_mean
 from evalsuite.models.tokens import special_tokens
 from evalsuite.types import Message
 
+# What Llama 3's own template prints when it is told no date. A prompt with today's date would be another question
+# tomorrow, and a resumed run would start over.
+TEMPLATE_DATE = datetime(2024, 7, 26)
+
 
 class Rendered(str):
     """The rendered text; `messages` and `prefill` ride along for chat endpoints.

@@ -21,7 +21,7 @@ from evalsuite.models.api.client import Client, Limits
 from evalsuite.models.api.health import ApiError
 from evalsuite.models.api.loglik import score_text, score_tokens
 from evalsuite.models.api.probe import Body, Features, model_card, probe
-from evalsuite.models.chat import ChatTemplate, Rendered
+from evalsuite.models.chat import TEMPLATE_DATE, ChatTemplate, Rendered
 from evalsuite.models.encoding import EncodedDoc, Encoder, encode_documents, model_window
 from evalsuite.models.stops import Thinking
 from evalsuite.types import Failed, GenerateRequest, Likelihoods, LoglikRequest, Message, Prompt, Response, Sampling
@@ -86,7 +86,9 @@ class APIModel:
 
     @cached_property
     def template(self) -> ChatTemplate | None:
-        return ChatTemplate.from_checkpoint(self.tokenizer, self._chat_template) if self.tokenizer else None
+        if self.tokenizer is None:
+            return None
+        return ChatTemplate.from_checkpoint(self.tokenizer, self._chat_template, now=TEMPLATE_DATE)
 
     @cached_property
     def speaker(self) -> Speaker:

@@ -18,6 +18,7 @@ from evalsuite.models.api.client import _retry_after
 from evalsuite.models.api.model import APIModel
 from evalsuite.types import Failed, GenerateRequest, LogLikelihood, LoglikRequest, Message, Prompt, Response, Sampling
 from tests.servers import EVERYTHING, Body, Reply, ScriptedServer, prompt_of
+from tests.tiny import make_tokenizer
 
 KEY = "sk-test-3c1f5a7e9b"
 
@@ -413,6 +414,13 @@ def test_addresses_and_keys_that_cannot_be_are_refused(monkeypatch: pytest.Monke
     for url in ("api.example.com/v1", "ftp://example.com", ""):
         with pytest.raises(UsageError, match="is no base URL; expected something like http"):
             APIModel(url, served_model="m")
+
+
+def test_a_prompt_for_a_server_is_the_same_on_any_day(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path, 600, None)
+    (tmp_path / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}: {{ messages[-1].content }}")
+    model = APIModel("http://127.0.0.1:9/v1", served_model="m", tokenizer=tmp_path)
+    assert model.render([{"role": "user", "content": "hi"}]) == "26 Jul 2024: hi"
 
 
 def test_identity_tells_servers_models_and_revisions_apart() -> None:
