@@ -13,7 +13,18 @@ from evalsuite.types import Doc, Score
 from evalsuite.verify import pairwise
 from evalsuite.verify.gamed import Gamed, read_difficulties, read_gamed
 from evalsuite.verify.judge import Ask, NoVerdict, Verdict
-from evalsuite.verify.length_control import LABELS, Fit, Pair, Variant, Weights, bootstrap, fit, is_extreme, unusable
+from evalsuite.verify.length_control import (
+    LABELS,
+    N_INSTRUCTIONS,
+    Fit,
+    Pair,
+    Variant,
+    Weights,
+    bootstrap,
+    fit,
+    is_extreme,
+    unusable,
+)
 from evalsuite.verify.summary import JudgedRow, Summary, SummaryContext
 
 ORDER_SEED = 0  # the default of upstream's annotator class
@@ -44,7 +55,8 @@ def verify_unasked(pairs: Sequence[tuple[str, Doc]]) -> list[Score | NoVerdict]:
 def summary(rows: Sequence[JudgedRow], context: SummaryContext) -> Summary:
     """The length-controlled win rate; its standard error is that over resampled instructions.
 
-    Without the user's df_gamed.csv the column is absent, and `LC (noreg)` or `LC (minimal)` stands among the parts.
+    Without the user's df_gamed.csv, or on a table of other than 805 rows, the column is absent, and `LC (noreg)` or
+    `LC (minimal)` stands among the parts.
     """
     pairs = [_pair(row) for row in rows]
     parts = _plain(pairs)
@@ -53,7 +65,9 @@ def summary(rows: Sequence[JudgedRow], context: SummaryContext) -> Summary:
         return Summary(0.5, 0.0, parts, ("every response is the baseline's own: LC is 50 by definition",))
     if why := unusable(pairs):
         return Summary(None, None, parts, (f"LC is absent: {why}",))
-    files = _find_files(context)
+    n_table = int(rows[0].doc["n_table"])
+    whole = n_table == N_INSTRUCTIONS
+    files = _find_files(context) if whole else _Files(None)
     files.check({pair.position for pair in pairs})
     fits = {variant: fit(pairs, variant, files.gamed, files.difficulties) for variant in files.variants()}
     best = next(iter(fits.values()))
@@ -62,7 +76,8 @@ def summary(rows: Sequence[JudgedRow], context: SummaryContext) -> Summary:
     parts |= {"lc_standard_error": (best.spread, None, len(pairs)), **_weights(best.weights, len(pairs))}
     notes = (*files.notes, *_warnings(best, parts))
     if best.variant != "length_controlled_v1":
-        absent = f"LC is absent: no {GAMED} in <data root>/{FOLDER}/; {LABELS[best.variant]} is another measurement"
+        why = f"no {GAMED} in <data root>/{FOLDER}/" if whole else _misplaced(n_table)
+        absent = f"LC is absent: {why}; {LABELS[best.variant]} is another measurement"
         return Summary(None, None, parts, (absent, *notes))
     return Summary(best.value, stderr, parts, notes)
 
@@ -73,8 +88,8 @@ def process_results(doc: Doc, results: Sequence[Any]) -> dict[str, float]:
 
 
 def process_docs(docs: Any) -> Any:
-    """The rows with their position: a filtered table must not move the difficulties of instructions."""
-    return docs.add_column("position", list(range(len(docs))))
+    """The rows with their position, which is how difficulties are known, and the size of the table that it is of."""
+    return docs.add_column("position", list(range(len(docs)))).add_column("n_table", [len(docs)] * len(docs))
 
 
 def prompt(doc: Doc) -> str:
@@ -112,6 +127,10 @@ def _plain(pairs: Sequence[Pair]) -> Parts:
 def _weights(weights: Weights, n: int) -> Parts:
     named = {"length": weights.length, "difficulty": weights.difficulty, "model": weights.model}
     return {f"lc_weight_{name}": (value, None, n) for name, value in named.items()}
+
+
+def _misplaced(n_table: int) -> str:
+    return f"the table has {n_table} rows, and difficulties are known by the position among {N_INSTRUCTIONS}"
 
 
 def _warnings(best: Fit, parts: Parts) -> Iterator[str]:

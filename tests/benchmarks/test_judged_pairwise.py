@@ -350,11 +350,12 @@ def test_a_position_is_that_of_the_whole_dataset(alpaca: Benchmark, tmp_path: Pa
 # -- AlpacaEval: the numbers --
 
 
-def judged_rows(seed: int) -> list[JudgedRow]:
-    """The made-up rows as the stage hands them to a summary."""
+def judged_rows(seed: int, n_table: int = 805) -> list[JudgedRow]:
+    """The made-up rows as the stage hands them to a summary; they are of a table of `n_table`."""
     found = []
     for pair in made(seed).pairs:
         doc = {"instruction": f"i{pair.position}", "output": "x" * pair.baseline_length, "position": pair.position}
+        doc["n_table"] = n_table
         score = None if pair.preference is None else Score(pair.preference)
         failure = NoVerdict("unparsed") if score is None else None
         found.append(JudgedRow(str(pair.position), "x" * pair.length, doc, score, failure))
@@ -410,6 +411,19 @@ def test_without_the_gamed_rows_the_column_is_absent(
     assert found.notes[0].startswith("LC is absent: no df_gamed.csv in <data root>/tatsu-lab/alpaca_eval/; " + stands)
 
 
+@pytest.mark.parametrize("n_table", [804, 806])
+def test_in_another_table_positions_say_nothing_of_difficulties(
+    n_table: int, alpaca: Benchmark, tmp_path: Path
+) -> None:
+    module: Any = alpaca.module
+    found: Summary = module.summary(judged_rows(3, n_table), data_root(tmp_path, 3, difficulties=True))
+    assert (found.value, found.stderr) == (None, None)
+    assert [name for name in found.parts if name.startswith("LC")] == ["LC (minimal)"]
+    minimal = expected()[3, "length_controlled_minimal"]["length_controlled_winrate"]
+    assert found.parts["LC (minimal)"][0] == pytest.approx(minimal / 100, abs=1e-8)
+    assert found.notes[0].startswith(f"LC is absent: the table has {n_table} rows, and difficulties are known by the")
+
+
 def test_two_files_that_disagree_are_noted_and_a_position_without_difficulty_is_refused(
     alpaca: Benchmark, tmp_path: Path
 ) -> None:
@@ -460,4 +474,4 @@ def test_a_grade_carries_the_column_and_the_paired_scores(alpaca: Benchmark, tmp
     assert result.value is None
     assert result.parts["win_rate"].value == pytest.approx(0.5)
     assert result.parts["avg_length"].value == pytest.approx(20 + 59 / 2)
-    assert any(note.startswith("LC is absent: no df_gamed.csv") for note in result.notes)
+    assert any(note.startswith("LC is absent: the table has 60 rows") for note in result.notes)
