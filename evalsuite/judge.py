@@ -17,6 +17,7 @@ from evalsuite import provenance
 from evalsuite.errors import BenchmarkError, CheckpointError, EngineError, UsageError, did_you_mean
 from evalsuite.journal import Answer
 from evalsuite.models import EngineSpec, open_model
+from evalsuite.models.api.access import LOOPBACK
 from evalsuite.protocol import Positions, Protocol, known_protocols, load_protocol, official_templates
 from evalsuite.types import Failed, GenerateRequest, LoglikRequest, Message, Model, Prompt, Response, Sampling
 from evalsuite.verify.judge import (
@@ -33,7 +34,6 @@ from evalsuite.verify.judge_prompt import BOS, Filled, Template, fill, sha256
 
 ENGINES = ("api", "vllm", "hf")
 SPEC = re.compile(r"(?:([\w./-]+)=)?(\w+):(.+)")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Request = GenerateRequest | LoglikRequest
 Render = Callable[..., str]
@@ -294,7 +294,7 @@ def open_judge(
     needed: str,
     *,
     served_model: str | None = None,
-    api_key_env: str = "OPENAI_API_KEY",
+    api_key_env: str | None = None,
     tokenizer: Path | None = None,
     templates: Sequence[Path] = (),
     positions: Positions | None = None,

@@ -9,10 +9,13 @@ from urllib.parse import urlsplit
 
 from evalsuite.errors import EngineError, UsageError
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+KNOWN_VARIABLES = {"api.openai.com": "OPENAI_API_KEY"}  # whose key a variable holds that nobody had to name
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A secret in an environment variable. It is in no repr, message or file; only `authorize` reveals it."""
+    """A secret in an environment variable, "" for none. It is in no repr, message or file: only `authorize` shows it."""
 
     variable: str
 
@@ -36,6 +39,21 @@ class Key:
             )
         if not (self._value.isascii() and self._value.isprintable()):
             raise EngineError(f"the environment variable {self.variable!r} holds characters that no key can have")
+
+
+def key_for(url: str, variable: str | None) -> Key:
+    """The key in the variable that was named for this server; unnamed, OPENAI_API_KEY for its own host and none else.
+
+    Raises UsageError for a URL that cannot be, or where the key would leave this machine unencrypted.
+    """
+    parts = urlsplit(check_url(url))
+    name = KNOWN_VARIABLES.get(parts.hostname or "", "") if variable is None else variable
+    if name and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise UsageError(
+            f"the key in {name!r} would travel to {parts.hostname} unencrypted; use https, or name no variable for a "
+            "server that needs no key"
+        )
+    return Key(name)
 
 
 def check_url(url: str) -> str:

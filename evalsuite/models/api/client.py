@@ -20,13 +20,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from evalsuite.errors import Incomplete
-from evalsuite.models.api.access import Key, check_url
+from evalsuite.models.api.access import LOOPBACK, Key, check_url
 from evalsuite.models.api.health import RETRIED, ApiError, Health
 
 CONNECT_S = 10.0
 LONGEST_WAIT_S = 600.0
 SHOWN = 200
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Answer = dict[str, Any]
 T = TypeVar("T")

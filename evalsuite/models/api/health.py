@@ -56,9 +56,12 @@ class Health:
 
 def explain(error: ApiError, key_variable: str) -> EngineError:
     """A refusal that concerns every request, with what to do about it."""
+    unnamed = (
+        "no key was sent; name the variable that holds one: --api-key-env NAME, of a judge --judge-api-key-env NAME"
+    )
     advice = {
-        401: f"put a valid key into the environment variable {key_variable!r}",
-        403: f"the key in {key_variable!r} may not use this model",
+        401: f"put a valid key into the environment variable {key_variable!r}" if key_variable else unnamed,
+        403: f"the key in {key_variable!r} may not use this model" if key_variable else unnamed,
         404: "look at the base URL (it usually ends in /v1) and at --served-model",
     }.get(error.status, "the server does not take this request")
     return EngineError(f"{error}; {advice}")

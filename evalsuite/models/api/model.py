@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from evalsuite.errors import EngineError
-from evalsuite.models.api.access import Key
+from evalsuite.models.api.access import key_for
 from evalsuite.models.api.answers import CHAT, COMPLETIONS, Speaker, first_choice, usage
 from evalsuite.models.api.budget import Budget, Price, read_price
 from evalsuite.models.api.client import Client, Limits
@@ -37,11 +37,12 @@ Job = tuple[int, Callable[[], Awaitable[Response]]]
 class APIModel:
     """One model behind a base URL (up to /v1), under the name by which the server knows it.
 
-    The key comes from the environment variable `api_key_env` and is never shown; a server on the loopback interface
-    needs none. `tokenizer` is a folder with the model's tokenizer and chat template. `max_tokens_total` and
-    `max_cost_usd` (with `prices`, a YAML file) end the run with Incomplete before they are crossed. `thinking` are the
-    tags of a reasoning model whose server does not separate what it thinks. `revision` is the user's own name for the
-    state of the model. Raises EngineError for a missing key, UsageError for a URL with secrets in it.
+    The key comes from the environment variable `api_key_env` and is never shown. Without a name none is sent, save
+    OPENAI_API_KEY to api.openai.com; a server on the loopback interface needs none. `tokenizer` is a folder with the
+    model's tokenizer and chat template. `max_tokens_total` and `max_cost_usd` (with `prices`, a YAML file) end the run
+    with Incomplete before they are crossed. `thinking` are the tags of a reasoning model whose server does not separate
+    what it thinks. `revision` is the user's own name for the state of the model. Raises EngineError for a missing key,
+    UsageError for a URL with secrets in it or a key that would leave this machine over plain http.
     """
 
     name = "api"
@@ -51,7 +52,7 @@ class APIModel:
         base_url: str,
         *,
         served_model: str,
-        api_key_env: str = "OPENAI_API_KEY",
+        api_key_env: str | None = None,
         tokenizer: Path | None = None,
         chat_template: str | None = None,
         concurrency: int = 32,
@@ -65,7 +66,8 @@ class APIModel:
         thinking: tuple[str, str] | None = None,
         revision: str = "",
     ) -> None:
-        self.client = Client(str(base_url), Key(api_key_env), Limits(concurrency, timeout_s, max_retries, backoff_s))
+        limits = Limits(concurrency, timeout_s, max_retries, backoff_s)
+        self.client = Client(str(base_url), key_for(str(base_url), api_key_env), limits)
         self.served_model, self.revision = served_model, revision
         self.tokenizer = Path(tokenizer) if tokenizer is not None else None
         self.thinking = Thinking(*thinking) if thinking else None

@@ -416,6 +416,47 @@ def test_addresses_and_keys_that_cannot_be_are_refused(monkeypatch: pytest.Monke
             APIModel(url, served_model="m")
 
 
+@pytest.mark.parametrize(
+    ("url", "variable", "sent"),
+    [
+        ("https://api.openai.com/v1", None, "OPENAI_API_KEY"),
+        ("https://judge.example/v1", None, ""),  # nobody said that this server may have it
+        ("https://openai.com.evil.example/v1", None, ""),
+        ("http://judge.example/v1", None, ""),
+        ("http://127.0.0.1:9/v1", None, ""),
+        ("https://judge.example/v1", "OPENAI_API_KEY", "OPENAI_API_KEY"),
+        ("http://localhost:9/v1", "SOME_KEY", "SOME_KEY"),
+        ("https://api.openai.com/v1", "SOME_KEY", "SOME_KEY"),
+    ],
+)
+def test_a_key_goes_only_to_the_server_it_was_named_for(
+    url: str, variable: str | None, sent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "SOME_KEY"):
+        monkeypatch.setenv(name, KEY)
+    key = APIModel(url, served_model="m", api_key_env=variable).client.key
+    headers: dict[str, str] = {}
+    key.authorize(headers)
+    assert (key.variable, headers) == (sent, {"Authorization": f"Bearer {KEY}"} if sent else {})
+
+
+def test_a_key_leaves_this_machine_encrypted_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", KEY)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for url, variable in (("http://judge.example/v1", "SOME_KEY"), ("http://api.openai.com/v1", None)):
+        with pytest.raises(UsageError, match=r"would travel to .* unencrypted; use https"):
+            APIModel(url, served_model="m", api_key_env=variable)
+
+
+def test_a_server_that_wants_a_key_says_which_option_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with (
+        serving(key=KEY) as (_, model),
+        pytest.raises(EngineError, match=r"401: .*no key was sent.*--api-key-env NAME"),
+    ):
+        list(model.generate([request("a")]))
+
+
 def test_a_prompt_for_a_server_is_the_same_on_any_day(tmp_path: Path) -> None:
     make_tokenizer(tmp_path, 600, None)
     (tmp_path / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}: {{ messages[-1].content }}")
