@@ -125,6 +125,7 @@ class Benchmark:
         files = {t.name: {k: t.config[k] for k in sorted(METRIC_FIELDS & set(t.config))} for t in self.tasks}
         options = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in self.options.items()}
         grading = {"tasks": files, "aggregate": self.meta.aggregate, "metric": self.meta.metric}
+        grading |= {"judge": self.meta.judge} if self.meta.judge else {}
         return grading | ({"options": options} if options else {})
 
 

@@ -13,6 +13,7 @@ from evalsuite.benchmark import Benchmark, known_benchmarks, load_module, read_b
 from evalsuite.data import DatasetSpec, Resolved, go_offline_when_local, resolve_all
 from evalsuite.errors import BenchmarkError, DataError, EvalsuiteError
 from evalsuite.harness import build_plan, datasets_of, documents, indexed_names
+from evalsuite.suite import known_aliases
 from evalsuite.types import Doc, GenerateRequest, Score
 from evalsuite.verify.judge import Verdict
 
@@ -65,7 +66,7 @@ def check_benchmark(benchmark: Benchmark, roots: Sequence[Path], *, hub: bool = 
     if problems:
         return Finding(benchmark.name, tuple(problems), n_cases)
     try:
-        resolved = resolve_all(datasets_of(benchmark), roots, offline=not hub)
+        resolved = resolve_all(datasets_of(benchmark), roots, offline=not hub, aliases=known_aliases())
     except DataError as error:
         if _has_folder(benchmark, roots):
             return Finding(benchmark.name, tuple(str(error).splitlines()), n_cases)
@@ -76,7 +77,7 @@ def check_benchmark(benchmark: Benchmark, roots: Sequence[Path], *, hub: bool = 
 
 def prompts(benchmark: Benchmark, roots: Sequence[Path], render: Any, n: int) -> Iterator[tuple[str, str]]:
     """(sample id, exact prompt) of the first n requests, as a model would be given them."""
-    resolved = resolve_all(datasets_of(benchmark), roots, offline=True)
+    resolved = resolve_all(datasets_of(benchmark), roots, offline=True, aliases=known_aliases())
     go_offline_when_local(resolved.values())
     for planned in build_plan(benchmark, resolved, render).planned[:n]:
         request = planned.request

@@ -12,6 +12,7 @@ from evalsuite.stats import Paired, average_difference, holm, macro_stderr, mean
 from evalsuite.tables.collect import engine_of
 
 ALPHA = 0.05
+NEAR = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def compare(first: Scorecard, second: Scorecard, *, allow_mixed: bool = False) -
     pairs = {
         c: (a, b)
         for c, name in columns.items()
-        if (a := first.result(name)) and (b := second.result(name)) and a.scores.keys() & b.scores.keys()
+        if (a := first.result(name)) and (b := second.result(name)) and _comparable(a, b)
     }
     if not pairs:
         raise UsageError(
@@ -80,11 +81,27 @@ def compare(first: Scorecard, second: Scorecard, *, allow_mixed: bool = False) -
         first,
         second,
         compared,
-        average_difference([c.pair for c in compared]) if len(compared) == total else None,
+        average_difference([c.pair for c in compared])
+        if len(compared) == total and all(is_mean(a) and is_mean(b) for a, b in pairs.values())
+        else None,
         total,
         tuple(c for c in dict(first.suite.columns) if c not in tests),
         tuple(c for c in dict(second.suite.columns) if c not in tests),
     )
+
+
+def _comparable(first: Result, second: Result) -> bool:
+    """Both sides have a number, and samples in common: a column that says failed is not compared behind its back."""
+    return first.value is not None and second.value is not None and bool(first.scores.keys() & second.scores.keys())
+
+
+def is_mean(result: Result) -> bool:
+    """Whether the column's number is the aggregate of its samples' scores; a length-controlled win rate is not."""
+    if result.members:
+        return all(map(is_mean, result.members))
+    if result.value is None or not result.scores:
+        return False
+    return abs(_value_on(result, result.scores.keys()) - result.value) < NEAR
 
 
 def compare_results(first: Result, second: Result) -> Paired | None:
@@ -154,7 +171,7 @@ def _compared(column: str, first: Result, second: Result, pair: Paired, p_holm: 
     return Compared(
         column,
         first.benchmark,
-        first.metric,
+        first.metric if is_mean(first) and is_mean(second) else f"mean score, not {first.metric}",
         _value_on(first, shared),
         _value_on(second, shared),
         pair,

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
 from evalsuite.benchmark import Benchmark
-from evalsuite.errors import BenchmarkError
+from evalsuite.errors import BenchmarkError, EvalsuiteError
 from evalsuite.harness import lm_eval_score
 from evalsuite.journal import Answer
 from evalsuite.plan import Plan, Planned
@@ -128,13 +128,31 @@ def _scored_together(plan: Plan, complete: Mapping[str, list[Answer]]) -> Iterat
     """Samples of a benchmark that grades all its responses in one go, on all cores (programs in a sandbox)."""
     module: Any = plan.benchmark.module
     pairs = [(cast("Response", a).text, plan.docs[sample]) for sample, found in complete.items() for a in found]
-    scores = iter(module.verify_many(pairs, **_known(module.verify_many, plan.benchmark.options)))
+    options = _known(module.verify_many, plan.benchmark.options)
+    try:
+        scores: Iterator[Score | str] = iter(module.verify_many(pairs, **options))
+    except EvalsuiteError:
+        raise
+    except Exception:  # one of them has a bug; asked alone, the others are not lost with it
+        scores = (_alone(module, pair, options) for pair in pairs)
     for sample, found in complete.items():
         own = [next(scores) for _ in found]
+        why = next((s for s in own if isinstance(s, str)), "")
         try:
-            yield sample, _headlined(plan.benchmark, _combined(module, own))
+            yield sample, why or _headlined(plan.benchmark, _combined(module, cast("list[Score]", own)))
         except Exception as error:
             yield sample, f"the verifier raised {type(error).__name__}: {error}"
+
+
+def _alone(module: Any, pair: tuple[str, Doc], options: Mapping[str, Any]) -> Score | str:
+    """The score of one response, or what its verifier raised."""
+    try:
+        [score] = module.verify_many([pair], **options)
+    except EvalsuiteError:
+        raise
+    except Exception as error:
+        return f"the verifier raised {type(error).__name__}: {error}"
+    return cast("Score", score)
 
 
 def _unasked(plan: Plan, complete: Mapping[str, list[Answer]], judged: Judged) -> Mapping[str, Score | NoVerdict]:
@@ -248,7 +266,8 @@ def _count(tally: _Tally, sample: str, score: Score, answers: list[Answer], near
 
 def _result(plan: Plan, tally: _Tally) -> Result:
     meta, counts = plan.benchmark.meta, tally.counts
-    headline = _metric(tally.scores, plan) if tally.scores else None
+    lost = _lost_categories(plan, tally)
+    headline = _metric(tally.scores, plan) if tally.scores and not lost else None
     return Result(
         benchmark=plan.benchmark.name,
         split=meta.split,
@@ -270,9 +289,17 @@ def _result(plan: Plan, tally: _Tally) -> Result:
         n_empty=counts["empty"],
         n_near_ties=counts["near_ties"],
         format_ok=sum(tally.format_ok) / len(tally.format_ok) if tally.format_ok else None,
-        notes=(*plan.notes, *_empty_note(plan, tally)),
+        notes=(*plan.notes, *_empty_note(plan, tally), *lost),
         dataset=plan.dataset,
     )
+
+
+def _lost_categories(plan: Plan, tally: _Tally) -> tuple[str, ...]:
+    """A macro average over fewer categories than were asked is another number; the note that says so instead of it."""
+    if plan.benchmark.meta.aggregate != "macro" or not tally.scores:
+        return ()
+    lost = sorted(set(plan.categories.values()) - {plan.categories[sample] for sample in tally.scores})
+    return (f"absent: no sample of {', '.join(lost)} has a score",) if lost else ()
 
 
 def _empty_note(plan: Plan, tally: _Tally) -> Iterator[str]:

@@ -6,11 +6,11 @@ benchmark folders hold the same settings for stock lm-eval; where a regime diffe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from evalsuite.benchmark import Benchmark, read_yaml, with_settings
 from evalsuite.errors import BenchmarkError, UsageError, did_you_mean
@@ -26,6 +26,7 @@ SUBKEYS = {
     "upstream": ("repo", "commit", "path", "spec"),
 }
 NEEDED = {"dataset": ("id", "split"), "shots": ("n",), "aggregate": ("kind",)}
+NO_QUIRKS = "/noquirks"
 GENERATES = ("stops", "max_gen_toks", "sampling")
 
 
@@ -76,12 +77,14 @@ class Regime:
     def apply(self, benchmark: Benchmark) -> Benchmark:
         """The benchmark at this regime's settings; as it is when the regime says nothing of it."""
         entry = self.benchmarks.get(benchmark.name)
-        return benchmark if entry is None else _applied(benchmark, entry)
+        if entry is not None:
+            return _applied(self.name, benchmark, entry)
+        return _repaired(benchmark) if self.name.endswith(NO_QUIRKS) else benchmark
 
     def without_quirks(self) -> Regime:
         """The same regime with every grader's quirks repaired, under a name of its own."""
         repaired = {name: replace(entry, quirks=()) for name, entry in self.benchmarks.items()}
-        return replace(self, name=f"{self.name}/noquirks", benchmarks=repaired)
+        return replace(self, name=f"{self.name}{NO_QUIRKS}", benchmarks=repaired)
 
 
 def known_regimes() -> dict[str, Path]:
@@ -107,6 +110,8 @@ def _read(path: Path) -> Regime:
     problems += [f"{path}: {key} is missing" for key in ("regime", "benchmarks") if key not in raw]
     if problems:
         raise BenchmarkError("\n".join(problems))
+    if not isinstance(raw["benchmarks"], Mapping):
+        raise BenchmarkError(f"{path}: benchmarks: expected a mapping of benchmark to settings")
     base = load_regime(raw["extends"]) if raw.get("extends") else None
     entries: dict[str, Entry] = dict(base.benchmarks) if base else {}
     for name, given in raw["benchmarks"].items():
@@ -181,16 +186,17 @@ def _value_problems(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{where}.unconfirmed names {u!r}, which is no field" for u in unknown)
 
 
-def _applied(benchmark: Benchmark, entry: Entry) -> Benchmark:
-    """The settings of the entry laid over those of the folder."""
+def _applied(regime: str, benchmark: Benchmark, entry: Entry) -> Benchmark:
+    """The settings of the entry laid over those of the folder; BenchmarkError for what cannot be laid over them."""
+    if problems := list(_unfit(benchmark, entry)):
+        raise BenchmarkError("\n".join(f"regime {regime}: {benchmark.name}.{problem}" for problem in problems))
     settings: dict[str, Any] = {}
     if entry.stops is not None and entry.sampling is not None:
         settings["generation_kwargs"] = generation(entry)
         settings["repeats"] = entry.sampling.get("repeats", 1)
     if benchmark.tasks[0].dataset:
         settings["dataset_path"] = entry.dataset["id"]
-    for quirk in set(benchmark.meta.repairs) - set(entry.quirks):
-        settings |= benchmark.meta.repairs[quirk]
+    settings |= _repairs(benchmark, entry.quirks)
     n_expected = settings.pop("n_expected", entry.n_expected)
     if entry.prompt is not None:
         settings["doc_to_text"] = f"!function verify.doc_to_text_{entry.prompt}"
@@ -212,6 +218,60 @@ def _applied(benchmark: Benchmark, entry: Entry) -> Benchmark:
         unconfirmed=entry.unconfirmed,
     )
     return with_settings(benchmark, meta, settings, options)
+
+
+def _repaired(benchmark: Benchmark) -> Benchmark:
+    """A benchmark that no regime speaks of, without its quirks."""
+    settings = _repairs(benchmark, ())
+    n_expected = settings.pop("n_expected", benchmark.meta.n_expected)
+    meta = replace(benchmark.meta, quirks=(), n_expected=n_expected)
+    options = {"quirks": frozenset[str]()} if benchmark.meta.quirks else {}
+    return with_settings(benchmark, meta, settings, options)
+
+
+def _repairs(benchmark: Benchmark, kept: Collection[str]) -> dict[str, Any]:
+    """What the prompts are without the quirks that are not kept."""
+    found: dict[str, Any] = {}
+    for quirk, settings in benchmark.meta.repairs.items():
+        found |= {} if quirk in kept else settings
+    return found
+
+
+def _unfit(benchmark: Benchmark, entry: Entry) -> Iterator[str]:
+    """What an entry asks for that the folder cannot do or does not know: a typo must not pass in silence."""
+    first, meta = benchmark.tasks[0].config, benchmark.meta
+    for quirk in set(entry.quirks) - set(meta.quirks):
+        yield f"quirks: {quirk!r} is no quirk of this benchmark{did_you_mean(quirk, meta.quirks)}"
+    metrics = {m["metric"] for m in first.get("metric_list") or () if isinstance(m, Mapping)} | {benchmark.own_metric}
+    if entry.metric not in metrics:
+        yield f"metric is {entry.metric!r}{did_you_mean(entry.metric, metrics)}; it has {', '.join(sorted(metrics))}"
+    if entry.judge is not None and entry.judge != meta.judge:
+        yield f"judge is {entry.judge!r}; the benchmark is judged by {meta.judge!r}"
+    known = _choices(benchmark, "extraction") if entry.extraction != meta.extraction else ()
+    if entry.extraction != meta.extraction and entry.extraction not in known:
+        yield f"extraction is {entry.extraction!r}; it has {', '.join(known) or 'only one way'}"
+    splits = {first.get("test_split"), first.get("validation_split")} - {None}
+    fixed = [
+        ("dataset.split", entry.dataset["split"], splits),
+        ("truncate_context", entry.truncate_context, {None, False}),
+    ]
+    if "config" in entry.dataset and not benchmark.is_group and not meta.configs:
+        fixed.append(("dataset.config", entry.dataset["config"], {first.get("dataset_name")}))
+    if entry.shots["n"] != first.get("num_fewshot", 0) and not benchmark.is_group and first.get("num_fewshot"):
+        fixed.append(("shots.n", entry.shots["n"], {first.get("num_fewshot")}))
+    yield from (
+        f"{field} is {value!r}, and only {allowed} can be had"
+        for field, value, allowed in fixed
+        if value not in allowed
+    )
+    if entry.aggregate["kind"] == "macro" and not (meta.category or benchmark.is_group):
+        yield "aggregate.kind is 'macro', and its documents have no categories"
+
+
+def _choices(benchmark: Benchmark, option: str) -> tuple[str, ...]:
+    """The words that an option of the verifier may be."""
+    hints = get_type_hints(benchmark.module.verify) if benchmark.module else {}
+    return get_args(hints.get(option))
 
 
 def generation(entry: Entry) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from evalsuite.models import EngineSpec, open_model
 from evalsuite.plan import Plan, Selection
 from evalsuite.progress import Observer, Silent
 from evalsuite.scorecard import CheckpointRef, Result, Scorecard, with_average, write
-from evalsuite.suite import Suite
+from evalsuite.suite import DEFAULT_REGIME, Suite
 from evalsuite.types import GenerateRequest, LoglikRequest, Model, Response
 from evalsuite.verify.summary import SummaryContext
 
@@ -62,13 +62,20 @@ class Job:
 
     @property
     def scorecard(self) -> Path:
-        """Where the scorecard goes: a readable name, made unique by digest, suite, engine and selection."""
-        parts = [self.suite.name, self.engine.name]
+        """Where the scorecard goes when nobody judged: a readable name, unique by digest, suite, engine, selection."""
+        return self.file(())
+
+    def file(self, judges: Iterable[str]) -> Path:
+        """The same beside what these judges (their digests) said: another judge never replaces a card."""
+        regime = self.suite.regime.replace("/", "-")
+        parts = [self.suite.name, *([regime] if regime != DEFAULT_REGIME else []), self.engine.name]
+        parts += [self.engine.dtype] if self.engine.dtype not in ("float32", "server", "none", "auto") else []
         if len(self.columns) < len(self.suite.columns):
             parts += ["+".join(self.suite.ref(list(self.columns)).columns)]
         parts += [f"limit{self.limit}"] if self.limit else []
-        parts += [f"samples{len(self.samples)}"] if self.samples else []
+        parts += [f"samples{len(self.samples)}-{_short(sorted(self.samples))}"] if self.samples else []
         parts += [f"seed{self.seed}"] if self.seed != 1234 and (self.limit or self.samples) else []
+        parts += [f"judge-{_short(sorted(set(judges)))}"] if judges else []
         folder = f"{_plain(self.checkpoint.name)}-{self.checkpoint.digest[:12]}"
         return self.results / "scorecards" / folder / f"{_plain('.'.join(parts))}.json"
 
@@ -95,7 +102,7 @@ def score(job: Job, observer: Observer | None = None) -> Scorecard:
         runs = []
         for benchmark in sorted(job.columns.values(), key=lambda b: b.name):
             plan = harness.build_plan(benchmark, resolved, job.render, selection)
-            runs.append(_Run(job, plan, stack, observer, hub_files(benchmark, resolved)))
+            runs.append(_Run(job, plan, stack, observer, hub_files(job, benchmark, resolved)))
         runs.sort(key=lambda r: list(job.columns.values()).index(r.plan.benchmark))
         results = {}
         for run in runs:
@@ -109,16 +116,25 @@ def score(job: Job, observer: Observer | None = None) -> Scorecard:
             observer.done(result)
         scoring = {run.plan.benchmark.name: run.journal.described() for run in runs}
     card = _card(job, [results[b.name] for b in job.columns.values()], scoring)
-    write(card, job.scorecard)
+    write(card, card_file(job, card))
     return card
 
 
-def hub_files(benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved]) -> dict[str, Path]:
+def card_file(job: Job, card: Scorecard) -> Path:
+    """The file that the card of this job is in."""
+    return job.file([str(r.judge["digest"]) for r in card.results if r.judge])
+
+
+def hub_files(job: Job, benchmark: Benchmark, resolved: Mapping[DatasetSpec, Resolved]) -> dict[str, Path]:
     """The files that a benchmark reads besides its rows, where the rows come from the hub and so can these."""
     found: dict[str, Path] = {}
     for spec in harness.datasets_of(benchmark) if benchmark.meta.files else ():
         if resolved[spec].origin == "hub":
-            found |= {name: path for name in benchmark.meta.files if (path := hub_file(spec.id, name, spec.revision))}
+            found |= {
+                name: path
+                for name in benchmark.meta.files
+                if (path := hub_file(spec.id, name, spec.revision, offline=job.offline))
+            }
     return found
 
 
@@ -196,7 +212,9 @@ class _Run:
         header = {"benchmark": benchmark.name, "checkpoint": job.checkpoint.digest, "engine": job.engine.fingerprint()}
         header |= {"versions": provenance.versions(job.engine.name), "command": job.command}
         folder = job.journal / benchmark.name
-        self.journal = stack.enter_context(Journal(folder, header, wait=job.wait, fresh=job.fresh, say=observer.say))
+        self.journal = stack.enter_context(
+            Journal(folder, header, wait=job.wait, fresh=job.fresh and not job.rejudge, say=observer.say)
+        )
         self._keys = [keys.key(p.sample, p.number, p.request) for p in plan.planned]
         self._answers: dict[tuple[str, int], Answer] = {}
         self._todo: set[int] = set()
@@ -321,9 +339,13 @@ def _tools(benchmark: Benchmark) -> dict[str, str]:
     return dict(found()) if found else {}
 
 
+def _short(texts: Sequence[str]) -> str:
+    return blake2b("\n".join(texts).encode(), digest_size=4).hexdigest()
+
+
 def _plain(name: str) -> str:
     """The name with anything that a file name should not hold replaced by a dash; a long one ends in its digest."""
     plain = re.sub(r"[^\w.@+=-]+", "-", name)
     if len(plain) > LONGEST:
-        plain = f"{plain[: LONGEST - 9]}-{blake2b(plain.encode(), digest_size=4).hexdigest()}"
+        plain = f"{plain[: LONGEST - 9]}-{_short([plain])}"
     return plain.strip("-.") or "checkpoint"

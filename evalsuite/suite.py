@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -88,10 +89,30 @@ def adhoc_suite(
 ) -> Suite:
     """A suite of just these benchmarks, for `--tasks` without `--suite`; unseen as soon as one of them is."""
     settings = _regime(regime, None if quirks else DEFAULT_REGIME, quirks)
+    _refuse_columns(tasks, extra)
     benchmarks = {t: _benchmark(t, extra, settings) for t in tasks}
     splits = [b.meta.split for b in benchmarks.values()]
     split = "unseen" if "unseen" in splits else splits[0]
-    return Suite(f"tasks:{'+'.join(tasks)}", settings.name if settings else "adhoc", split, benchmarks)
+    tag = settings.name if settings else "adhoc"
+    return Suite(f"tasks:{'+'.join(tasks)}", tag, split, benchmarks, aliases=known_aliases())
+
+
+def _refuse_columns(tasks: Sequence[str], extra: Sequence[Path]) -> None:
+    """A column that is no benchmark (`safety`, `mmlu`) needs its suite; UsageError that says what to type."""
+    known = known_benchmarks(extra)
+    for suite, path in known_suites().items():
+        columns = read_yaml(path)["columns"]
+        named = [t for t in tasks if t in columns and t not in known]
+        if named:
+            raise UsageError(
+                f"{named[0]!r} is a column of {suite}, no benchmark: --suite {suite} --tasks {','.join(tasks)}"
+            )
+
+
+def known_aliases() -> dict[str, tuple[str, ...]]:
+    """Dataset ids under which a data root may hold what a benchmark reads, of all shipped suites."""
+    listed = [read_yaml(path).get("aliases") or {} for path in known_suites().values()]
+    return {key: tuple(names) for aliases in listed for key, names in aliases.items()}
 
 
 def _read(path: Path, extra: Sequence[Path], regime_name: str | None = None, quirks: bool = True) -> Suite:
@@ -119,10 +140,15 @@ def _read(path: Path, extra: Sequence[Path], regime_name: str | None = None, qui
 def _regime(named: str | None, own: str | None, quirks: bool) -> Regime | None:
     """The regime asked for, else the suite's own; None where a suite file of a user's has a tag without a file."""
     name = named or (own if own in known_regimes() else None)
-    if name is None:
-        return None
-    regime = load_regime(name)
-    return regime if quirks else regime.without_quirks()
+    if name is not None:
+        regime = load_regime(name)
+        return regime if quirks else regime.without_quirks()
+    near = did_you_mean(str(own), known_regimes()) if own else ""
+    if near:
+        raise BenchmarkError(f"no regime named {own!r}{near}; a tag of your own must not look like a shipped one")
+    if not quirks:
+        raise UsageError(f"--no-quirks needs a regime whose quirks are known, and {own!r} has no file (give --regime)")
+    return None
 
 
 def _columns(
@@ -135,19 +161,32 @@ def _columns(
     columns: dict[str, str] = {}
     groups: dict[str, tuple[str, ...]] = {}
     problems = []
-    for column, wanted in {**(raw.get("columns") or {}), **moved}.items():
+    listed = raw.get("columns") or {}
+    if not isinstance(listed, Mapping):
+        return {}, {}, [f"{path}: columns: expected a mapping of column to benchmark, found {type(listed).__name__}"]
+    for column, wanted in {**listed, **moved}.items():
         if column in without:
             continue
-        if isinstance(wanted, Mapping) and set(wanted) == {"suite"} and wanted["suite"] in known_suites():
-            inner = read_yaml(known_suites()[wanted["suite"]])["columns"]
-            columns |= {b: b for b in inner.values()}
-            groups[column] = tuple(inner.values())
-        elif wanted in known if isinstance(wanted, str) else False:
+        members = _members(wanted)
+        if members is not None:
+            columns |= {b: b for b in members}
+            groups[column] = members
+        elif isinstance(wanted, str) and wanted in known:
             columns[column] = wanted
         else:
             near = did_you_mean(str(wanted), known)
             problems.append(f"{path}: columns.{column}: no benchmark named {wanted!r}{near}")
+    twice = sorted(b for b, n in Counter(columns.values()).items() if n > 1)
+    problems += [f"{path}: columns: benchmark {b!r} stands in two columns" for b in twice]
     return columns, groups, problems
+
+
+def _members(wanted: Any) -> tuple[str, ...] | None:
+    """The benchmarks of `{suite: NAME}`, when that is a suite of plain benchmarks; None for anything else."""
+    if not isinstance(wanted, Mapping) or set(wanted) != {"suite"} or wanted["suite"] not in known_suites():
+        return None
+    inner = read_yaml(known_suites()[wanted["suite"]])["columns"].values()
+    return tuple(inner) if all(isinstance(b, str) for b in inner) else None
 
 
 def _benchmark(name: str, extra: Sequence[Path], regime: Regime | None) -> Benchmark:

@@ -14,6 +14,7 @@ from evalsuite.errors import DataError, UsageError, did_you_mean
 from evalsuite.grading import score_response
 from evalsuite.harness import datasets_of, documents
 from evalsuite.stats import mean_stderr, ratio_stderr
+from evalsuite.suite import known_aliases
 from evalsuite.types import Doc, Ratio, Score
 
 ROW = 'a row is {"id": sample id, "response": text}, or {"doc": {…}, "response": text}'
@@ -209,7 +210,7 @@ def _require_exact(benchmark: Benchmark, docs: Sequence[Doc], variant: str | Non
 
 
 def _load(benchmark: Benchmark, roots: Sequence[Path], offline: bool) -> Mapping[str, Doc]:
-    resolved = resolve_all(datasets_of(benchmark), roots, offline=offline)
+    resolved = resolve_all(datasets_of(benchmark), roots, offline=offline, aliases=known_aliases())
     go_offline_when_local(resolved.values())
     return documents(benchmark, resolved)
 

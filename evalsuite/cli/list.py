@@ -44,6 +44,8 @@ def command(suite: str | None, regime: str | None, constraints: bool, extra: tup
     if constraints:
         _print_constraints(as_json)
         return
+    if regime is not None and suite is None:
+        raise click.UsageError("--regime needs --suite NAME, whose settings it changes")
     if suite is not None:
         _print_suite(load_suite(suite, extra, regime), as_json)
         return

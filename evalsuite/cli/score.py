@@ -15,8 +15,6 @@ from evalsuite.cli.options import comma_list, complete_benchmarks, complete_suit
 if TYPE_CHECKING:
     from evalsuite.score import Job
 
-TEMPLATE_DATE = "2024-07-26"  # what Llama 3's own template prints when it is told no date
-
 EPILOG = """\b
 Examples:
   evalsuite score ckpt/
@@ -53,9 +51,8 @@ Stopped or killed? Type the same command again: only what was in flight is asked
 @click.option("--served-model", help="Name of the model at an api: endpoint.")
 @click.option(
     "--api-key-env",
-    default="OPENAI_API_KEY",
-    show_default=True,
-    help="Environment variable that holds the key of an api: endpoint.",
+    metavar="NAME",
+    help="Environment variable that holds the key of an api: endpoint. [default: OPENAI_API_KEY for api.openai.com]",
 )
 @click.option(
     "--tokenizer",
@@ -131,7 +128,7 @@ def command(**options: Any) -> None:
     Results go to stdout, progress to stderr, every response to the journal under --results the moment it arrives.
     """
     from evalsuite.progress import observer
-    from evalsuite.score import score
+    from evalsuite.score import card_file, score
     from evalsuite.scorecard import to_json
 
     watcher = observer()
@@ -147,7 +144,7 @@ def command(**options: Any) -> None:
         from evalsuite.tables.leaderboard import card_table
 
         print_table(card_table(card))
-    print(f"scorecard: {job.scorecard}", file=sys.stderr)
+    print(f"scorecard: {card_file(job, card)}", file=sys.stderr)
 
 
 def make_job(options: Mapping[str, Any]) -> Job:
@@ -165,12 +162,18 @@ def make_job(options: Mapping[str, Any]) -> Job:
     else:
         suite = load_suite(options["suite"] or "tulu3-dev", *settings)
         columns = suite.select(options["tasks"])
-    unseen = [name for name, b in columns.items() if "unseen" in (suite.split, b.meta.split)]
+    # A suite file of a user's may declare what it holds unseen; a list of tasks says nothing of its own.
+    declared = suite.split == "unseen" and options["suite"] is not None
+    unseen = [name for name, b in columns.items() if declared or b.meta.split == "unseen"]
     if unseen:
         _refuse_unseen(suite.name, unseen)
     roots = data_roots(options["data_roots"])
     judges, skipped = make_judges(options, columns)
     columns = {c: b for c, b in columns.items() if c not in skipped}
+    if not columns:
+        raise click.UsageError(
+            f"--skip-judged leaves nothing to score: {', '.join(skipped)} need a judge (--judge ENGINE)"
+        )
     _allow_code(options)
     chat = any(b.meta.chat for b in columns.values())
     if options["engine"].startswith("api:"):
@@ -226,7 +229,10 @@ def _allow_code(options: Mapping[str, Any]) -> None:
 def _samples(path: Path | None) -> frozenset[str] | None:
     if path is None:
         return None
-    ids = frozenset(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        ids = frozenset(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"--samples {path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     if not ids:
         raise click.UsageError(f"--samples {path}: the file names no sample")
     return ids
@@ -262,14 +268,11 @@ def _local_engine(options: Mapping[str, Any], checkpoint: Any, chat: bool) -> tu
 
 def _template(folder: Path, override: str | None, chat: bool) -> Any:
     """The chat template; None where there is none and no benchmark needs one."""
-    from datetime import datetime
-
     from evalsuite.errors import CheckpointError
-    from evalsuite.models.chat import ChatTemplate
+    from evalsuite.models.chat import TEMPLATE_DATE, ChatTemplate
 
     try:
-        # A template that prints today's date would ask other questions tomorrow, and a resumed run would start over.
-        return ChatTemplate.from_checkpoint(folder, override, now=datetime.fromisoformat(TEMPLATE_DATE))
+        return ChatTemplate.from_checkpoint(folder, override, now=TEMPLATE_DATE)
     except CheckpointError:
         if chat or override:
             raise

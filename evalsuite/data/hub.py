@@ -94,12 +94,12 @@ def cached_splits(dataset_id: str, config: str | None, revision: str | None) -> 
         return None
 
 
-def hub_file(dataset_id: str, name: str, revision: str | None) -> Path | None:
+def hub_file(dataset_id: str, name: str, revision: str | None, *, offline: bool) -> Path | None:
     """A file of a hub dataset, downloaded or from the cache; None when it cannot be had, for whatever reason."""
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(dataset_id, name, repo_type="dataset", revision=revision))
+        return Path(hf_hub_download(dataset_id, name, repo_type="dataset", revision=revision, local_files_only=offline))
     except Exception:  # absent, gated, offline: the caller says what is missing and what that means
         return None
 

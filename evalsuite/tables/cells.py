@@ -141,11 +141,14 @@ def _judges(card: Scorecard) -> Iterator[str]:
 
 
 def _warnings(card: Scorecard) -> Iterator[str]:
-    """What a reader must know before believing a number."""
+    """What a reader must know before believing a number, and why one is not there."""
     for result in card.results:
         for note in result.notes:
-            if note.startswith(("warning", "failed", "the judge gave")):
+            if note.startswith(("warning", "failed", "the judge gave", "href")) or result.value is None:
                 yield f"{result.benchmark}: {note}."
+    skipped = card.provenance.get("skipped")
+    if isinstance(skipped, dict) and skipped:
+        yield f"Absent, no judge: {', '.join(skipped)}."
 
 
 def _card_row(name: str, result: Result | None, notes: Notes) -> Row:

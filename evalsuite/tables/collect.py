@@ -189,7 +189,10 @@ def _merged(cards: Sequence[Scorecard]) -> Scorecard:
         return newest
     results: dict[str, Result] = {}
     columns: dict[str, str] = {}
+    judges: dict[str, str] = {}  # by protocol; the newest card decides, so that no average mixes two of them
     for card in same:
+        if any(judges.setdefault(*_judge(result)) != _judge(result)[1] for result in card.results if result.judge):
+            continue
         columns |= {c: b for c, b in dict(card.suite.columns).items() if c not in columns}
         for result in card.results:
             held = results.get(result.benchmark)
@@ -201,6 +204,11 @@ def _merged(cards: Sequence[Scorecard]) -> Scorecard:
     suite = replace(newest.suite, columns=columns, missing=missing)
     chosen = tuple(results[b] for c in columns.values() for b in newest.suite.groups.get(c, (c,)) if b in results)
     return with_average(replace(newest, suite=suite, results=chosen))
+
+
+def _judge(result: Result) -> tuple[str, str]:
+    """(protocol, digest) of who judged."""
+    return str(result.judge.get("protocol")), str(result.judge.get("digest"))
 
 
 def _folded(columns: Mapping[str, str], groups: Mapping[str, tuple[str, ...]]) -> dict[str, str]:

@@ -78,8 +78,22 @@ def reference_table(card: Scorecard, published: Sequence[Published], tolerances:
 def deviations(card: Scorecard, result: Result | None) -> tuple[str, ...]:
     """Differences from the published settings that a scorecard admits, such as "prompt: paraphrased"."""
     of_card = card.provenance.get("deviations") or ()
-    of_result = [note for note in result.notes if note.startswith("prompt:")] if result else []
-    return (*map(str, of_card), *of_result)
+    if result is None:
+        return tuple(map(str, of_card))
+    found = [note for note in result.notes if note.startswith("prompt:")]
+    for each in result.members or (result,):
+        words = {t.get("source") for t in each.judge.get("templates", {}).values()}
+        found += ["judge: own template"] if "own template" in words else []
+        found += [f"generation: {d}" for d in _dropped(card, each.benchmark)]
+    return (*map(str, of_card), *dict.fromkeys(found))
+
+
+def _dropped(card: Scorecard, benchmark: str) -> list[str]:
+    """What the engine could not do as asked (a chat endpoint takes no prefill)."""
+    environment = card.provenance.get("environment")
+    facts = environment.get(benchmark) if isinstance(environment, dict) else None
+    said = facts.get("generation_deviation", ()) if isinstance(facts, dict) else ()
+    return [str(d) for d in said if d != "none"]
 
 
 def _row(compared: Compared, comparison: Comparison, notes: Notes) -> Row:

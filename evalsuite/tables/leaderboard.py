@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from evalsuite.compare import compare_results, judge_of
+from evalsuite.compare import compare_results, is_mean, judge_of
 from evalsuite.errors import UsageError
 from evalsuite.reference import AVERAGE, Published, incomplete
 from evalsuite.scorecard import Result, Scorecard, SuiteRef
@@ -138,6 +138,8 @@ def _bold(lines: Sequence[_Line], columns: Sequence[str]) -> set[tuple[int, str]
     complete: Counter[int] = Counter()
     for column in columns:
         results = {i: r for i, line in enumerate(lines) if line.native and (r := line.result(column))}
+        if not all(map(is_mean, results.values())):
+            continue  # samples do not tell which of two such numbers is better
         most = max((r.n for r in results.values()), default=0)
         fair = {i: r for i, r in results.items() if r.n >= OVERLAP * most}
         complete.update(fair.keys())
@@ -258,6 +260,10 @@ def _caption(lines: Sequence[_Line], home: SuiteRef) -> Iterator[str]:
         missing = [c for c in home.missing if all(line.result(c) is None for line in lines)]
         have = "; ".join(dict.fromkeys(average_cell(line.card).title for line in without))
         yield f"{have}" + (f" (not scored: {', '.join(missing)})." if missing else ".")
+    for line in lines:
+        for result in line.card.results:
+            if result.value is None and result.notes:
+                yield f"{line.card.checkpoint.name}: {result.benchmark} has no value ({'; '.join(result.notes)})."
     engines = Counter(engine_of(line.card) or "unknown" for line in lines)
     if len(engines) > 1:
         yield "Engines: " + ", ".join(f"{engine} ({n} rows)" for engine, n in sorted(engines.items())) + "."

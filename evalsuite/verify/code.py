@@ -132,9 +132,11 @@ def calibrated(code: str, entry_point: str) -> str:
             if node.lineno not in kept:
                 kept.add(node.lineno)
                 todo += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id in definitions]
-    return "\n".join(
-        ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) or node.lineno in kept
-    )
+    wanted = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom) or n.lineno in kept]
+    try:
+        return "\n".join(map(ast.unparse, wanted))
+    except RecursionError:  # a sum of a thousand terms is legal code, and nested too deep to be written out again
+        return code
 
 
 def _parsed(code: str) -> tuple[ast.Module | None, str]:

@@ -90,7 +90,7 @@ def test_every_shipped_suite_reads_and_its_columns_exist(name: str) -> None:
 
 def test_the_development_suite_says_which_published_columns_are_missing() -> None:
     suite = load_suite("tulu3-dev")
-    assert len(suite.columns) + len(suite.missing) == 12
+    assert len(suite.table) + len(suite.missing) == 12
 
 
 def test_a_column_or_a_benchmark_name_selects() -> None:

@@ -111,6 +111,53 @@ def test_fresh_starts_over_and_keeps_the_old_segments(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
 
 
+def keep(folder: Path, answers: dict[str, Response], **options: bool) -> None:
+    with open_journal(folder, **options) as journal:
+        for key, answer in answers.items():
+            journal.append(key, "a", 0, answer)
+
+
+def stored_texts(folder: Path) -> dict[str, str]:
+    with open_journal(folder) as journal:
+        return {key: stored.answer.text for key in "abc" if (stored := journal.get(key))}  # type: ignore[union-attr]
+
+
+def test_asked_again_only_what_was_asked_is_replaced(tmp_path: Path) -> None:
+    keep(tmp_path, {"a": Response("a1"), "b": Response("b1")})
+    with open_journal(tmp_path, again=True) as journal:
+        assert journal.get("a") is None
+        journal.append("a", "a", 0, Response("a2"))
+    with open_journal(tmp_path) as journal:
+        assert (journal.opening.n_answers, journal.opening.n_conflicts) == (2, 0)
+    assert stored_texts(tmp_path) == {"a": "a2", "b": "b1"}
+    keep(tmp_path, {"c": Response("c1")})  # a run in between belongs to the newest generation and hides nothing
+    keep(tmp_path, {"a": Response("a3")}, again=True)
+    assert stored_texts(tmp_path) == {"a": "a3", "b": "b1", "c": "c1"}
+    keep(tmp_path, {"b": Response("b2")}, fresh=True)
+    assert stored_texts(tmp_path) == {"b": "b2"}
+
+
+def test_an_answer_that_failed_when_asked_again_is_not_the_old_one(tmp_path: Path) -> None:
+    keep(tmp_path, {"a": Response("a1")})
+    keep(tmp_path, {"a": Response("", "error", why="timeout")}, again=True)
+    with open_journal(tmp_path) as journal:
+        stored = journal.get("a")
+        assert stored is not None
+        assert stored.failed
+    keep(tmp_path, {"a": Response("a2")})
+    assert stored_texts(tmp_path) == {"a": "a2"}
+
+
+def test_segments_that_say_only_their_generation_are_read_as_ever(tmp_path: Path) -> None:
+    keep(tmp_path, {"a": Response("a1"), "b": Response("b1")})
+    keep(tmp_path, {"a": Response("a2")}, fresh=True)
+    for segment in tmp_path.glob("*.jsonl"):
+        header, _, rest = segment.read_text().partition("\n")
+        older = {name: value for name, value in json.loads(header).items() if name != "since"}
+        segment.write_text(f"{json.dumps(older)}\n{rest}")
+    assert stored_texts(tmp_path) == {"a": "a2"}
+
+
 def test_two_answers_to_one_question_that_differ_are_counted_and_the_first_counts(tmp_path: Path) -> None:
     for name, text in (("a", "one"), ("b", "two")):
         with open_journal(tmp_path / name) as journal:

@@ -121,6 +121,8 @@ def test_a_benchmark_that_cannot_ask_makes_a_failed_sample(tmp_path: Path) -> No
     plan, responses = plan_of(2, asks)
     found = judge_plan(plan, responses, make_judge(prefers_longer), tmp_path)
     assert found.verdicts["q0", 0] == (NoVerdict("engine", "the benchmark's asks raised KeyError: 'baselin'"),)
+    assert (found.n_asked, found.n_judged, found.failures) == (2, 1, {"engine": 1})
+    assert any("no verdict on 1 of 2 questions: 1 engine" in note for note in found.notes)
 
 
 def test_fields_that_the_template_does_not_have_are_told(tmp_path: Path) -> None:
@@ -206,6 +208,15 @@ def test_equal_texts_share_a_verdict_and_fresh_asks_again(tmp_path: Path) -> Non
     judge_asks("toy", "digest", {("q0", 5): (pair("y"),)}, make_judge(model=Refuses()), tmp_path)  # another candidate
     judge_asks("toy", "digest", one, make_judge(answer), tmp_path, fresh=True)
     assert sorted(asked) == ["x", "x", "y", "y"]
+
+
+def test_asking_again_leaves_the_verdicts_on_other_checkpoints(tmp_path: Path) -> None:
+    mine, other = {("q0", 0): (pair("mine"),)}, {("q0", 0): (pair("other"),)}
+    for asks in (mine, other):
+        judge_asks("toy", "digest", asks, make_judge(lambda r: "A"), tmp_path)
+    assert kinds(judge_asks("toy", "digest", mine, make_judge(lambda r: "B"), tmp_path, fresh=True)) == [1.0]
+    found = [judge_asks("toy", "digest", asks, make_judge(model=Refuses()), tmp_path) for asks in (mine, other)]
+    assert [kinds(f) for f in found] == [[1.0], [0.0]]
 
 
 def test_another_judge_has_a_journal_of_its_own(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from evalsuite.errors import BenchmarkError, UsageError
 from evalsuite.grading import grade
 from evalsuite.harness import build_plan, datasets_of
 from evalsuite.regime import known_regimes, load_regime
-from evalsuite.suite import load_suite
+from evalsuite.suite import adhoc_suite, load_suite
 from evalsuite.types import Response
 from tests.hub import write_repo
 
@@ -156,3 +157,59 @@ def test_any_changed_setting_of_generation_changes_what_is_asked() -> None:
     ):
         changed = replace(V5, benchmarks={"gsm8k": other}).apply(folder)
         assert changed.prompt_digest != folder.prompt_digest
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ("quirks: [gsm8k-unsigned-innt]", "quirks: 'gsm8k-unsigned-innt' is no quirk of this benchmark; did you mean"),
+        ("metric: exact_matchx", "metric is 'exact_matchx'; did you mean 'exact_match'?"),
+        ("extraction: laddr", "extraction is 'laddr'; it has only one way"),
+        ("judge: wildguard", "judge is 'wildguard'; the benchmark is judged by None"),
+        ("shots: {n: 0}", "shots.n is 0, and only {8} can be had"),
+        ("dataset: {id: openai/gsm8k, config: socratic, split: test}", "dataset.config is 'socratic'"),
+        ("truncate_context: true", "truncate_context is True"),
+        ("aggregate: {kind: macro, over: subjects}", "its documents have no categories"),
+    ],
+)
+def test_a_setting_that_cannot_be_had_is_refused(settings: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"regime: mine\nextends: tulu3@v5\nbenchmarks:\n  gsm8k: {{{settings}}}\n")
+    with pytest.raises(BenchmarkError, match=re.escape(why)):
+        load_regime(str(path)).apply(find_benchmark("gsm8k"))
+
+
+def test_without_quirks_every_benchmark_is_repaired_also_those_that_no_regime_names() -> None:
+    suite = adhoc_suite(["math500"], quirks=False)
+    assert suite.regime == "tulu3@v5/noquirks"
+    assert suite.columns["math500"].options == {"quirks": frozenset()}
+
+
+USER_SUITES = {
+    "a suite of suites": ("{dev: {suite: tulu3-dev}}", "columns.dev: no benchmark named"),
+    "a list": ("[gsm8k]", "columns: expected a mapping of column to benchmark, found list"),
+    "twice the same": ("{hb: harmbench, safety: {suite: tulu3-safety}}", "'harmbench' stands in two columns"),
+}
+
+
+@pytest.mark.parametrize("kind", USER_SUITES)
+def test_a_suite_file_that_makes_no_sense_is_refused_in_a_line(kind: str, tmp_path: Path) -> None:
+    columns, why = USER_SUITES[kind]
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"suite: mine\nregime: my-settings\nsplit: development\ncolumns: {columns}\n")
+    with pytest.raises(BenchmarkError, match=re.escape(why)):
+        load_suite(str(path))
+
+
+def test_a_tag_that_looks_like_a_shipped_regime_is_a_typo(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("suite: mine\nregime: tulu3@v6\nsplit: development\ncolumns: {a: gsm8k}\n")
+    with pytest.raises(BenchmarkError, match="no regime named 'tulu3@v6'; did you mean 'tulu3@v5'"):
+        load_suite(str(path))
+
+
+def test_a_column_that_is_no_benchmark_says_in_which_suite_it_is() -> None:
+    with pytest.raises(
+        UsageError, match="'safety' is a column of tulu3-dev, no benchmark: --suite tulu3-dev --tasks safety"
+    ):
+        adhoc_suite(["safety"])

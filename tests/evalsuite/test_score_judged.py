@@ -14,8 +14,9 @@ from evalsuite.compare import compare
 from evalsuite.errors import UsageError
 from evalsuite.judge import Judge
 from evalsuite.models.fake import FakeModel
-from evalsuite.score import Job, score
+from evalsuite.score import Job, card_file, score
 from evalsuite.scorecard import Scorecard, read
+from evalsuite.tables.collect import collect, select
 from evalsuite.tables.leaderboard import table
 from evalsuite.types import GenerateRequest
 from tests.evalsuite.judges import blocks, make_judge, prefers_longer
@@ -84,7 +85,7 @@ def test_the_judge_scores_what_the_checkpoint_wrote_after_it_has_gone(tmp_path: 
     result = card.results[0]
     assert (result.value, result.n, result.n_failed) == (1.0, 20, 0)  # "2 for sure" is longer than "2", in either order
     assert (result.judge["protocol"], result.judge["model"], result.judge["n_judged"]) == ("demo", "fake", 20)
-    assert read(judged_job(tmp_path).scorecard) == card
+    assert read(card_file(judged_job(tmp_path), card)) == card
 
 
 def test_judging_again_asks_the_checkpoint_nothing(tmp_path: Path, engines: list[FakeModel]) -> None:
@@ -145,3 +146,27 @@ def test_another_protocol_than_the_benchmarks_marks_the_regime(tmp_path: Path, e
     stand_in = replace(load_protocol("demo"), name="own_demo")
     job = replace(judged_job(tmp_path), judges={"demo": lambda: make_judge(prefers_longer, protocol=stand_in)})
     assert score(job).suite.regime == "adhoc+own_demo"
+
+
+def test_cards_of_two_judges_are_two_files_and_no_average_mixes_them(tmp_path: Path, engines: list[FakeModel]) -> None:
+    first, second = cards_of_two_judges(tmp_path)
+    job = judged_job(tmp_path)
+    assert card_file(job, first) != card_file(job, second)
+    found = select(collect(tmp_path / "results").found)
+    assert len(found) == 1  # one row a checkpoint: the newest judge decides
+    assert {r.judge["model"] for r in found[0].results} == {"b"}
+
+
+def test_a_column_without_a_number_or_whose_number_is_no_mean_is_not_averaged_by_compare(
+    tmp_path: Path, engines: list[FakeModel]
+) -> None:
+    make_judged(tmp_path / "benchmarks")
+    card = score(judged_job(tmp_path))
+    [result] = card.results
+    controlled = replace(card, results=(replace(result, value=0.2),))  # as a length-controlled win rate is
+    found = compare(controlled, controlled)
+    assert found.average is None
+    assert found.benchmarks[0].metric == "mean score, not exact_match"
+    absent = replace(card, results=(replace(result, value=None),), average=None)
+    with pytest.raises(UsageError, match="share no scored sample"):
+        compare(card, absent)

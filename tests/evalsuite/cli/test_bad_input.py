@@ -84,7 +84,7 @@ WRONG = {
     "unknown engine": (["--suite", "demo", "--model", "vlm"], "no engine named 'vlm'; did you mean 'vllm'?"),
     "unknown option": (["--suit", "demo"], "No such option"),
     "missing data root": (["--suite", "demo", "--data-root", "no/such/folder"], "no/such/folder"),
-    "endpoint without a model name": (["--model", "api:http://127.0.0.1:9/v1"], "--served-model"),
+    "endpoint without a model name": (["--suite", "demo", "--model", "api:http://127.0.0.1:9/v1"], "--served-model"),
 }
 
 
