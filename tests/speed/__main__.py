@@ -1,6 +1,7 @@
 """`make bench`: measures every workload against the named peer in one run and writes results/SPEED.md and speed.json.
 
-`python -m tests.speed --only w1,w6 --scale 0.2` measures a part of it and writes nothing unless --write is given.
+`python -m tests.speed --only w1,w6 --scale 0.2` measures a part of it and writes nothing unless --write is given; then
+the rows of other workloads stay as they are, each with the day and commit it was measured at.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ WORKLOADS = (
     "w8_sandbox",
     "w9_verifiers",
 )
-COLUMNS = ("name", "peer", "unit", "ours", "theirs", "ratio", "goal", "command")
+COLUMNS = ("name", "peer", "unit", "ours", "theirs", "ratio", "goal", "command", "note", "when")
 
 
 def main() -> int:
@@ -48,11 +49,13 @@ def main() -> int:
             skipped.append(f"{name}: {error}")
             print(skipped[-1], file=sys.stderr, flush=True)
             continue
+        when = f"{date.today().isoformat()}, scale {options.scale:g}, {(git_commit() or 'unknown')[:12]}"
+        found = [row | {"note": f"{row.get('note', '')}{_equality(row)}", "when": when} for row in found]
         for row in found:
             print(line(row), flush=True)
         rows += found
     if options.write or (not options.only and options.scale == 1.0):
-        write(rows, skipped, options.scale)
+        write(rows, skipped)
     return 1 if skipped else 0
 
 
@@ -86,18 +89,28 @@ def line(row: dict[str, Any]) -> str:
     return f"{mark}{row['name']}: {row['ratio']}× ({numbers})"
 
 
-def write(rows: list[dict[str, Any]], skipped: list[str], scale: float) -> None:
+def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of this run, and those that an earlier run wrote for workloads that this one left out."""
+    file = RESULTS / "speed.json"
+    old = json.loads(file.read_text()) if file.is_file() else []
+    again = {row["name"].split()[0] for row in rows}
+    kept = [row for row in old if row["name"].split()[0] not in again]
+    return sorted([*kept, *rows], key=lambda row: row["name"].split()[0])
+
+
+def write(rows: list[dict[str, Any]], skipped: list[str]) -> None:
     """results/speed.json (the rows) and results/SPEED.md (the same for people, with machine and versions)."""
+    rows = merged(rows)
     (RESULTS / "speed.json").write_text(json.dumps([{k: r[k] for k in COLUMNS} for r in rows], indent=1) + "\n")
     found = versions("vllm")
     text = [
         "# Speed",
         "",
-        "Ratios against the tool people use today, both sides taken in one run on one machine, on the same data,",
-        "model and dtype. CPU-seconds with one thread unless the unit says otherwise; more than 1 means that evalsuite",
-        "is faster.",
+        "Ratios against the tool people use today, both sides of a row taken in one run on one machine, on the same data",
+        "and model. CPU-seconds with one thread unless the unit says otherwise; more than 1 means that evalsuite",
+        "is faster. A workload can be measured again by itself, so each row has its day, scale and commit.",
         "",
-        f"`make bench` on {date.today().isoformat()}, {_machine()}, scale {scale}, commit {git_commit() or 'unknown'}.",
+        f"{_machine()}; last run on {date.today().isoformat()} with",
         ", ".join(f"{k} {v}" for k, v in found.items()) + ".",
         "",
         "| workload | ours | theirs | ratio | goal | unit | peer |",
@@ -108,9 +121,9 @@ def write(rows: list[dict[str, Any]], skipped: list[str], scale: float) -> None:
             for r in rows
         ),
         "",
-        "Equality and sizes:",
+        "Equality, sizes, and when:",
         "",
-        *(f"- {r['name']}: {r.get('note', '')}{_equality(r)}" for r in rows),
+        *(f"- {r['name']}: {r['note']} ({r['when']})" for r in rows),
         *(["", "Not measured:", "", *(f"- {s}" for s in skipped)] if skipped else []),
     ]
     (RESULTS / "SPEED.md").write_text("\n".join(text) + "\n")
