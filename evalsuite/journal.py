@@ -85,6 +85,8 @@ class KeyMaker:
 class Journal:
     """The answers of one benchmark on one checkpoint. Use as a context manager; it holds the folder's lock.
 
+    `fresh` starts over: nothing stored counts any more, for this run and later ones. `again` does not know what is
+    stored either, but only what it appends takes the place of a stored answer: for journals that several runs share.
     Raises JournalError when another process holds the lock (`wait=False`) or a file cannot be understood, and DiskFull
     when a line does not fit; then the journal is valid up to the last full line.
     """
@@ -96,6 +98,7 @@ class Journal:
         *,
         wait: bool = True,
         fresh: bool = False,
+        again: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.folder = folder
@@ -106,12 +109,13 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder, wait, say)
         try:
-            self._answers, self.opening, generation, self._environments = _read(folder, say)
+            self._answers, self.opening, (oldest, newest), self._environments = _read(folder, say)
         except BaseException:
             os.close(self._lock)
             raise
-        self._generation = generation + 1 if fresh and self._answers else generation
-        if fresh:
+        self._generation = newest + 1 if (fresh or again) and self._answers else newest
+        self._since = self._generation if fresh else oldest
+        if fresh or again:
             self._answers, self._environments = {}, []
 
     def __enter__(self) -> Self:
@@ -178,7 +182,8 @@ class Journal:
         name = f"{stamp}-{socket.gethostname()[:20]}-{os.getpid()}-{os.urandom(2).hex()}.jsonl"
         fd = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         self._fd = fd
-        self._write({"header": self._header, "schema": SCHEMA, "generation": self._generation})
+        generations = {"generation": self._generation, "since": self._since}
+        self._write({"header": self._header, "schema": SCHEMA, **generations})
         return fd
 
 
@@ -203,28 +208,40 @@ def _lock(folder: Path, wait: bool, say: Callable[[str], None]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
+    """`since` is the oldest generation that counted when this segment was begun."""
+
     generation: int
+    since: int
     environment: Mapping[str, str]
     answers: list[tuple[str, Stored]]
     torn: str
 
 
-def _read(folder: Path, say: Callable[[str], None]) -> tuple[dict[str, Stored], Opening, int, list[Mapping[str, str]]]:
+def _read(
+    folder: Path, say: Callable[[str], None]
+) -> tuple[dict[str, Stored], Opening, tuple[int, int], list[Mapping[str, str]]]:
+    """(answers, what was found, oldest and newest generation that count, environments).
+
+    An answer of a newer generation takes the place of an older one, even a failed one: it was asked for again. Within
+    a generation the first that is not failed counts, and others that differ are conflicts.
+    """
     segments = [s for path in sorted(folder.glob("*.jsonl")) if (s := _read_segment(path, say)) is not None]
-    generation = max((s.generation for s in segments), default=0)
-    current = [s for s in segments if s.generation == generation]
-    answers: dict[str, Stored] = {}
+    oldest = max((s.since for s in segments), default=0)
+    current = sorted((s for s in segments if s.generation >= oldest), key=lambda s: s.generation)
+    found: dict[str, tuple[int, Stored]] = {}
     conflicts = 0
     for segment in current:
         for key, stored in segment.answers:
-            known = answers.get(key)
-            if known is None or known.failed:
-                answers[key] = stored
+            generation, known = found.get(key, (-1, stored))
+            if generation < segment.generation or known.failed:
+                found[key] = segment.generation, stored
             elif not stored.failed and stored.answer != known.answer:
                 conflicts += 1
+    answers = {key: stored for key, (_, stored) in found.items()}
     failed = sum(s.failed for s in answers.values())
     opening = Opening(len(answers) - failed, failed, conflicts, tuple(s.torn for s in segments if s.torn))
-    return answers, opening, generation, [s.environment for s in current if s.answers]
+    newest = max((s.generation for s in current), default=oldest)
+    return answers, opening, (oldest, newest), [s.environment for s in current if s.answers]
 
 
 def _read_segment(path: Path, say: Callable[[str], None]) -> _Segment | None:
@@ -257,7 +274,8 @@ def _read_segment(path: Path, say: Callable[[str], None]) -> _Segment | None:
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(f"{path}: line {number}: not an answer ({type(error).__name__}: {error})") from error
     environment = header["header"].get("environment", {})
-    return _Segment(int(header.get("generation", 0)), environment, found, torn)
+    generation = int(header.get("generation", 0))
+    return _Segment(generation, int(header.get("since", generation)), environment, found, torn)
 
 
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:

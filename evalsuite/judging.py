@@ -114,8 +114,9 @@ def judge_plan(
 ) -> Judged:
     """The verdicts on a benchmark's responses; only what no journal under `folder` holds is asked.
 
-    `fresh` asks everything again. Raises EngineError when the judge is gone or gives no log-probabilities, Incomplete
-    when interrupted; what was judged is kept, and `command` is what the message says to type next.
+    `fresh` asks these questions again; what else is stored stays. Raises EngineError when the judge is gone or gives no
+    log-probabilities, Incomplete when interrupted; what was judged is kept, and `command` is what the message says to
+    type next.
     """
     module: Any = plan.benchmark.module
     asks: dict[Key, Sequence[Ask]] = {}
@@ -129,7 +130,18 @@ def judge_plan(
             broken[key] = (NoVerdict("engine", f"the benchmark's asks raised {type(error).__name__}: {error}"),)
     name, about = plan.benchmark.name, plan.benchmark.prompt_digest
     judged = judge_asks(name, about, asks, judge, folder, observer=observer, wait=wait, fresh=fresh, command=command)
-    return replace(judged, verdicts={**judged.verdicts, **broken}) if broken else judged
+    return _with_broken(judged, broken) if broken else judged
+
+
+def _with_broken(judged: Judged, broken: Mapping[Key, tuple[Said, ...]]) -> Judged:
+    """With the samples whose question could not be put together: each is a question without a verdict."""
+    failures = Counter(judged.failures) + Counter(engine=len(broken))
+    return replace(
+        judged,
+        verdicts={**judged.verdicts, **broken},
+        n_asked=judged.n_asked + len(broken),
+        failures=_sorted(failures),
+    )
 
 
 def judge_asks(
@@ -153,7 +165,7 @@ def judge_asks(
     questions = list(_questions(asks, judge, as_given))
     header = {"benchmark": name, "judge": judge.identity(), "command": command}
     place = folder / f"judge-{judge.asked[:12]}" / name
-    with Journal(place, header, wait=wait, fresh=fresh, say=observer.say) as journal:
+    with Journal(place, header, wait=wait, again=fresh, say=observer.say) as journal:
         stage = _Stage(judge, journal, KeyMaker(judge.asked, about, {}), name, observer, command)
         answers = stage.ask(questions, 0)
         said = [judge.read(answer) for answer in answers]

@@ -501,7 +501,7 @@ def test_a_server_is_asked_for_log_probabilities_and_refused_without_them(tmp_pa
     with server, opened() as judge:
         found = judged(judge, tmp_path, Ask(template, fields), Ask(template, fields, True))
         body = server.asked()[-1]
-        assert (body["logprobs"], body["top_logprobs"], body["max_tokens"], body["temperature"]) == (True, 5, 1, 1)
+        assert (body["logprobs"], body["top_logprobs"], body["max_tokens"], body["temperature"]) == (True, 5, 1, 0)
     share = 1 / (1 + 2.718281828459045**-1.5)
     assert kinds(found) == [pytest.approx(share), pytest.approx(1 - share)]
     server, opened = serving(lambda body, attempt: chat("M"), needed="alpaca_eval")

@@ -15,7 +15,7 @@ KNOWN_VARIABLES = {"api.openai.com": "OPENAI_API_KEY"}  # whose key a variable h
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A secret in an environment variable, "" for none. It is in no repr, message or file: only `authorize` shows it."""
+    """A secret in an environment variable, "" for none. Only `authorize` shows it; no repr, message or file does."""
 
     variable: str
 
