@@ -106,7 +106,7 @@ def write(rows: list[dict[str, Any]], skipped: list[str]) -> None:
     text = [
         "# Speed",
         "",
-        "Ratios against the tool people use today, both sides of a row taken in one run on one machine, on the same data",
+        "Ratios against the tool people use today, both sides of a row from one run on one machine, on the same data",
         "and model. CPU-seconds with one thread unless the unit says otherwise; more than 1 means that evalsuite",
         "is faster. A workload can be measured again by itself, so each row has its day, scale and commit.",
         "",
