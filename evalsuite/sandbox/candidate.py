@@ -15,6 +15,7 @@ import io
 import os
 import pickle
 import resource
+import signal
 import sys
 import types
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ def run(rules: dict[str, Any], channel: int, source: str) -> None:
 
 
 def _confine(rules: dict[str, Any], channel: int) -> None:
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

@@ -23,7 +23,10 @@ TRIAL = ("--ro-bind", "/", "/", "--proc", "/proc", "--tmpfs", "/tmp")
 
 # Tries what a program must not be able to do, and lists what it could.
 PROBE = """
-import os, socket
+import os, resource, socket
+def changes_a_mode(path):
+    os.chmod(path, 0o640)
+    assert os.stat(path).st_mode & 0o777 == 0o640
 def leaks(folder, port, pid):
     found = []
     def attempt(what, work):
@@ -38,6 +41,8 @@ def leaks(folder, port, pid):
     attempt("lists processes", lambda: os.listdir("/proc"))
     attempt("connects", lambda: socket.create_connection(("127.0.0.1", port), 1))
     attempt("signals", lambda: os.kill(pid, 0))
+    attempt("sees the limits of another process", lambda: resource.prlimit(pid, resource.RLIMIT_CPU))
+    attempt("changes a file's mode", lambda: changes_a_mode(folder + "/secret"))
     return found
 """
 
@@ -57,7 +62,7 @@ def policy() -> Policy:
 def require(rules: Policy | None = None) -> Means:
     """The strongest means that work here; SandboxError, with what to type next, when they are not strong enough."""
     rules = rules or _policy
-    lowest: Level = "none" if rules.accepts_none else "bwrap" if rules.require == "bwrap" else "landlock"
+    lowest: Level = rules.lowest
     wanted = [rules.level] if rules.level else [level for level in reversed(ORDER) if level != "none"]
     reasons = []
     for level in wanted:
@@ -68,15 +73,13 @@ def require(rules: Policy | None = None) -> Means:
             return means
         else:
             reasons.append(f"only {means.level!r} works")
-    if rules.accepts_none and not rules.level:
+    if lowest == "none" and not rules.level:
         return Means("none", nested=False)
     told = "; ".join(reasons)
     if lowest == "bwrap":
         raise SandboxError(f"the sandbox level 'bwrap' is required and does not work here ({told}); type: {INSTALL}")
-    raise SandboxError(
-        f"nothing here isolates model-written code ({told}); type: {INSTALL}, "
-        "or add --unsafe-exec to run it without isolation"
-    )
+    otherwise = "" if rules.require else ", or add --unsafe-exec to run it without isolation"
+    raise SandboxError(f"nothing here isolates model-written code ({told}); type: {INSTALL}{otherwise}")
 
 
 @cache

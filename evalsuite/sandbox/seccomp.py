@@ -38,7 +38,9 @@ quotactl 179 60, iopl 172 -, ioperm 173 -, syslog 103 116, settimeofday 164 170,
 adjtimex 159 171, sethostname 170 161, setdomainname 171 162, vhangup 153 58, personality 135 92,
 open_by_handle_at 304 265, name_to_handle_at 303 264, socket 41 198, connect 42 203, bind 49 200,
 listen 50 201, accept 43 202, accept4 288 242, mq_open 240 180, shmget 29 194, msgget 68 186, semget 64 190,
-memfd_create 319 279, memfd_secret 447 447, ioprio_set 251 30, migrate_pages 256 238, move_pages 279 239
+memfd_create 319 279, memfd_secret 447 447, ioprio_set 251 30, migrate_pages 256 238, move_pages 279 239,
+setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7, removexattr 197 14, lremovexattr 198 15, fremovexattr 199 16,
+setxattrat 463 463, removexattrat 466 466, file_setattr 469 469
 """
 CLONE, CLONE3, SOCKETPAIR = (56, 220), (435, 435), (53, 199)
 # Their first argument is a process, 0 the caller itself.
@@ -53,15 +55,12 @@ SET_OWNER = {FCNTL: (8, 10, 15), IOCTL: (0x8901, 0x8902)}  # F_SETOWN, F_SETSIG,
 # Without a pid namespace a program would see us: it may signal itself only, and not leave the group that is killed.
 LEAVING = "setsid 112 157, setpgid 109 154, tkill 200 130, pidfd_send_signal 424 424"
 SIGNALS = "kill 62 129, tgkill 234 131, rt_sigqueueinfo 129 138, rt_tgsigqueueinfo 297 240"
-# What Landlock leaves open about the user's own files. Modes and owners are answered as changed and are not: copying a
-# file ends with that. The others may fail.
+# What Landlock leaves open about the user's own files. Modes, owners and times are answered as changed and are not:
+# copying a file ends with that. The old calls for times may fail.
 MODES = """
 chmod 90 -, fchmod 91 52, fchmodat 268 53, fchmodat2 452 452, chown 92 -, fchown 93 55, lchown 94 -, fchownat 260 54
 """
-ATTRIBUTES = """
-setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7, removexattr 197 14, lremovexattr 198 15, fremovexattr 199 16,
-setxattrat 463 463, removexattrat 466 466, file_setattr 469 469, utime 132 -, utimes 235 -, futimesat 261 -
-"""
+TIMES = "utime 132 -, utimes 235 -, futimesat 261 -"
 UTIMENSAT = (280, 88)
 
 _Line = tuple[int, int, int, int]
@@ -74,7 +73,7 @@ def available() -> bool:
 def build(only_pid: int | None = None, owns_files: bool = False) -> bytes:
     """The filter as the kernel reads it. With `only_pid` signals go to that process only, and groups are not left.
 
-    `owns_files`: the user has files that can be reached, and their modes, owners, times and attributes stay.
+    `owns_files`: the user has files that can be reached, and their modes, owners and times stay.
     """
     column = 0 if platform.machine() == "x86_64" else 1
     lines: list[_Line] = [
@@ -107,7 +106,7 @@ def build(only_pid: int | None = None, owns_files: bool = False) -> bytes:
 
 def _leave_files_alone(column: int) -> list[_Line]:
     lines: list[_Line] = []
-    for table, code in ((MODES, DONE), (ATTRIBUTES, EPERM)):
+    for table, code in ((MODES, DONE), (TIMES, EPERM)):
         for number in _numbers(table, column):
             lines += [(EQUAL, 0, 1, number), _deny(code)]
     # With no times given (both halves of the pointer are zero) it needs the right to write, as writing does.

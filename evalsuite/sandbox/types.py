@@ -60,5 +60,8 @@ class Policy:
     level: Level | None = None
 
     @property
-    def accepts_none(self) -> bool:
-        return self.unsafe or self.require == "none-accepted"
+    def lowest(self) -> Level:
+        """The lowest level that is accepted; what `require` names holds against `unsafe`."""
+        if self.require == "none-accepted":
+            return "none"
+        return self.require or ("none" if self.unsafe else "landlock")

@@ -86,6 +86,31 @@ SPOOFS = {
         "    data = pickle.dumps(('value', Call()))\n"
         "    os.write(3, struct.pack('=I', len(data)) + data)"
     ),
+    "changes a class of the other side": (
+        "import os, struct, time\n"
+        "foreign = b'cevalsuite.sandbox.wire\\nForeign\\n'\n"
+        "equal = b'(N}V__eq__\\ncbuiltins\\nstr\\nstb'\n"
+        "data = b'\\x80\\x04(Vvalue\\n' + foreign + equal + b'0' + foreign + b'K\\x00\\x85Rt.'\n"
+        "def answer(x):\n"
+        "    os.write(3, struct.pack('=I', len(data)) + data)\n"
+        "    time.sleep(600)"
+    ),
+    "changes a library's class on the other side": (
+        "import os, struct, time\n"
+        "fraction = b'cfractions\\nFraction\\n'\n"
+        "equal = b'(N}V__eq__\\ncbuiltins\\nstr\\nstb'\n"
+        "data = b'\\x80\\x04(Vvalue\\n' + fraction + equal + b'0' + fraction + b'K\\x05\\x85Rt.'\n"
+        "def answer(x):\n"
+        "    os.write(3, struct.pack('=I', len(data)) + data)\n"
+        "    time.sleep(600)"
+    ),
+    "raises a number that cannot be printed": (
+        "import os, pickle, struct\n"
+        "data = pickle.dumps(('raised', 1 << 100000, ''))\n"
+        "os.write(3, struct.pack('=I', len(data)) + data)\n"
+        "os._exit(0)"
+    ),
+    "returns a number that cannot be printed": "def answer(x): return 1 << 100000",
     "announces a message without end": "import os\ndef answer(x):\n    os.write(3, b'\\xff' * 64)",
     "sends a number that takes an hour to print": "def answer(x): return 1 << (8 << 26)",
     "tells the truth about another question": "def answer(x): return (4,)",
@@ -134,7 +159,8 @@ REACHES = {
         "for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.AF_NETLINK, socket.AF_PACKET):\n"
         "    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW):\n"
         "        attempt(lambda: socket.socket(family, kind))\n"
-        "attempt(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))"
+        "attempt(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))\n"
+        "for family in range(2, 46): attempt(lambda: socket.socketpair(family, socket.SOCK_STREAM))"
     ),
     "signals its parents": (
         "import os, signal\n"
@@ -145,6 +171,43 @@ REACHES = {
         "            except OSError: pass\n"
         "try: os.killpg(os.getpgid(os.getppid()), signal.SIGTERM)\n"
         "except OSError: pass"
+    ),
+    "limits other processes": (
+        "import os, resource\n"
+        "for pid in (os.getppid(), 1, {pid}):\n"
+        "    attempt(lambda: resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0)))"
+    ),
+    "slows other processes down": (
+        "import ctypes, os\n"
+        "libc = ctypes.CDLL(None)\n"
+        "for pid in (os.getppid(), 1, {pid}):\n"
+        "    attempt(lambda: os.setpriority(os.PRIO_PROCESS, pid, 1) or 1)\n"
+        "    attempt(lambda: os.sched_setaffinity(pid, os.sched_getaffinity(0)) or 1)\n"
+        "    attempt(lambda: os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0)) or 1)\n"
+        "attempt(lambda: os.setpriority(os.PRIO_USER, os.getuid(), 1) or 1)\n"
+        "attempt(lambda: os.setpriority(os.PRIO_PGRP, 0, 1) or 1)"
+    ),
+    "has signals sent by a descriptor": (
+        "import fcntl, os\n"
+        "for pid in (os.getppid(), 1, {pid}):\n"
+        "    attempt(lambda: fcntl.fcntl(3, fcntl.F_SETOWN, pid) or 1)\n"
+        "    attempt(lambda: fcntl.ioctl(3, 0x8901, pid.to_bytes(4, 'little')))\n"
+        "attempt(lambda: fcntl.fcntl(3, 10, 9) or 1)"
+    ),
+    "changes the files of others": (
+        "import os\n"
+        "def close(path):\n"
+        "    os.chmod(path, 0o700)\n"
+        "    assert os.stat(path).st_mode & 0o777 == 0o700\n"
+        "    return path\n"
+        "def age(path):\n"
+        "    os.utime(path, (1, 1))\n"
+        "    assert os.stat(path).st_mtime == 1\n"
+        "    return path\n"
+        "for path in ({folder!r}, {folder!r} + '/public', os.__file__):\n"
+        "    attempt(lambda: close(path))\n"
+        "    attempt(lambda: age(path))\n"
+        "    attempt(lambda: os.setxattr(path, 'user.left', b'1') or 1)"
     ),
     "traces its parent": (
         "import ctypes, os\n"
@@ -296,6 +359,7 @@ BOMBS = {
         "n = 0\nwhile True:\n    n += 1\n    with open(f'file{n}', 'wb') as file: file.write(bytes(8 << 20))"
     ),
     "makes folders in folders": "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')",
+    "closes its folder": "import os\nos.makedirs('a/b/c')\nos.chmod('a', 0)\nos.chmod('.', 0)",
     "computes a huge number": "answer = lambda x: 9 ** 9 ** 9",
     "compiles a monster": "eval('(' * 90 + '1' + ')' * 90 + ' ** 9' * 3)\nexec('x = ' + '-' * 200000 + '1')",
     "sends gigabytes": "def answer(x): return ['x' * (1 << 20) for _ in range(512)]",

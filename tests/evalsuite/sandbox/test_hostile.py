@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from evalsuite.sandbox import Outcome, Program, levels, pool, run_many
+from evalsuite.sandbox import Outcome, Policy, Program, levels, pool, run_many
 from evalsuite.sandbox.launch import Means
 from tests.evalsuite.sandbox import hostile
 
@@ -25,6 +25,13 @@ MEANS = {
     "landlock without namespaces": Means("landlock", nested=False),
 }
 NAMES = [*hostile.SPOOFS, *hostile.REACHES, *hostile.BOMBS]
+FINDS_NOTHING = Program(
+    "import os\ndef answer(x): return os.listdir('.'), os.nice(0), len(os.sched_getaffinity(0))",
+    10.0,
+    tests=f"assert answer(2) == ([], {os.nice(0)}, {len(os.sched_getaffinity(0))}), answer(2)",
+    calls=("answer",),
+)
+LEAVES_CHILDREN = "import os, time\nfor _ in range(3): os.fork()\nwhile True: time.sleep(0.1)"
 HONEST = Program("def answer(x): return x * x", 10.0, tests="assert answer(2) == 4", calls=("answer",))
 
 
@@ -63,7 +70,8 @@ def ground(means: Means) -> Iterator[Ground]:
         listening.bind(("127.0.0.1", 0))
         listening.listen(16)
         listening.setblocking(False)
-        places = {"folder": str(folder), "port": listening.getsockname()[1], "repository": str(REPOSITORY)}
+        places: dict[str, object] = {"folder": str(folder), "repository": str(REPOSITORY), "pid": os.getpid()}
+        places["port"] = listening.getsockname()[1]
         programs = [_program(name, places) for name in NAMES]
         assert [o.passed for _, o in run_many([HONEST])] == [True]
         outcomes = {NAMES[index]: outcome for index, outcome in run_many(programs)}
@@ -142,4 +150,15 @@ def test_nothing_is_left_behind_or_changed(ground: Ground) -> None:
     assert ground.connections == 0
     assert [p.name for p in ground.folder.iterdir()] == ["public"]
     assert (ground.folder / "public").read_text() == "for everybody"
-    assert [o.passed for _, o in run_many([HONEST])] == [True]
+    assert ground.folder.stat().st_mode & 0o777 == 0o777
+    assert [o.why for _, o in run_many([HONEST, *[FINDS_NOTHING] * 8])] == [""] * 9
+
+
+def test_stopping_early_leaves_no_process(means: Means, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(levels, "require", lambda rules=None: means)
+    found = run_many([HONEST, Program(LEAVES_CHILDREN, 60.0)], Policy(workers=2))
+    assert next(found)[0] == 0
+    time.sleep(0.5)  # by then it has children
+    found.close()  # type: ignore[attr-defined]
+    assert _left() == set()
+    pool.close_all()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -99,6 +100,21 @@ def test_without_isolation_programs_are_judged_and_a_warning_is_printed(
     assert "WITHOUT isolation (--unsafe-exec)" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_no_bwrap", "_no_landlock")
+@pytest.mark.parametrize("level", ["bwrap", "landlock"])
+def test_a_level_that_was_asked_for_holds_against_unsafe(level: Literal["bwrap", "landlock"]) -> None:
+    with pytest.raises(SandboxError) as refused:
+        require(Policy(require=level, unsafe=True))
+    assert str(refused.value).endswith("type: apt-get install bubblewrap")
+
+
+def test_a_program_that_writes_to_the_machine_is_not_said_to_have_little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(levels, "require", lambda rules=None: Means("landlock", nested=False))
+    assert "any number of files" in describe()["limits"]
+    monkeypatch.setattr(levels, "require", lambda rules=None: Means("landlock", nested=True))
+    assert "64 MiB of files" in describe()["limits"]
+
+
 def test_unsafe_still_isolates_where_that_is_possible() -> None:
     if levels.probe("landlock")[0] is None:
         pytest.skip("Landlock does not work here")
@@ -127,5 +143,5 @@ def test_every_level_works_for_a_user_that_is_not_root_as_well() -> None:
     # Root found these to work or not to; what works for root works for a user, bubblewrap's absence excepted.
     for kind, why in held.items():
         level, nested = kind.split()
-        if not levels.held_by(Means(level, nested == "True")):  # type: ignore[arg-type]
+        if not levels.held_by(Means(level, nested == "True")):
             assert why == "", kind

@@ -121,6 +121,11 @@ def test_exceptions_cross_by_name() -> None:
     assert judge(own, "f()", "f").why == "Raised: Own: mine: f()"
 
 
+def test_a_stop_iteration_ends_no_loop_of_the_tests() -> None:
+    outcome = judge("def f(x): raise StopIteration", "assert [*map(f, [1, 2])] == []", "f")
+    assert outcome.why.startswith("Raised: StopIteration")
+
+
 def test_the_line_of_the_tests_is_in_the_reason() -> None:
     assert judge("def f(): return 1", "x = 2\nassert f() == x", "f").why == "AssertionError: assert f() == x"
 
