@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Self, cast, get_args
 from urllib.parse import urlsplit
@@ -18,7 +18,15 @@ from evalsuite.errors import BenchmarkError, CheckpointError, EngineError, Usage
 from evalsuite.journal import Answer
 from evalsuite.models import EngineSpec, open_model
 from evalsuite.models.api.access import LOOPBACK
-from evalsuite.protocol import Positions, Protocol, known_protocols, load_protocol, official_templates
+from evalsuite.protocol import (
+    Positions,
+    Protocol,
+    is_file_name,
+    known_protocols,
+    load_protocol,
+    official_templates,
+    protocol_name,
+)
 from evalsuite.types import Failed, GenerateRequest, LoglikRequest, Message, Model, Prompt, Response, Sampling
 from evalsuite.verify.judge import (
     PARSERS,
@@ -140,6 +148,7 @@ class Judge:
             "sampling": {"temperature": self.sampling.temperature, "max_tokens": self.sampling.max_tokens},
             "seed": self.protocol.seed,
             "positions": self.positions,
+            "pairwise": self.protocol.pairwise_template() is not None,
             "calibration": self._calibration(self.digest),
         }
 
@@ -262,8 +271,11 @@ class JudgeSpec:
     target: str
 
 
-def parse_spec(text: str) -> JudgeSpec:
-    """Raises UsageError for anything but `[PROTOCOL=]api:URL`, `vllm:PATH` or `hf:PATH`."""
+def parse_spec(text: str, near: Sequence[Path] = ()) -> JudgeSpec:
+    """Raises UsageError for anything but `[PROTOCOL=]api:URL`, `vllm:PATH` or `hf:PATH`.
+
+    `near` are folders of benchmarks, which may have protocols of their own.
+    """
     found = SPEC.fullmatch(text)
     usage = "use [PROTOCOL=]api:URL, [PROTOCOL=]vllm:PATH or [PROTOCOL=]hf:PATH"
     if found is None:
@@ -271,20 +283,21 @@ def parse_spec(text: str) -> JudgeSpec:
     protocol, engine, target = found[1] or "", found[2], found[3]
     if engine not in ENGINES:
         raise UsageError(f"--judge {text!r}: no judge engine {engine!r}{did_you_mean(engine, ENGINES)}; {usage}")
-    if protocol and not protocol.endswith((".yaml", ".yml")) and protocol not in known_protocols():
+    known = known_protocols(near)
+    if protocol and not is_file_name(protocol) and protocol not in known:
         raise UsageError(
-            f"--judge {text!r}: no judge protocol {protocol!r}{did_you_mean(protocol, known_protocols())}; "
-            f"there are {', '.join(known_protocols())}"
+            f"--judge {text!r}: no judge protocol {protocol!r}{did_you_mean(protocol, known)}; "
+            f"there are {', '.join(known)}"
         )
     return JudgeSpec(protocol, engine, target)
 
 
-def pick_judge(specs: Sequence[str], needed: str) -> str | None:
+def pick_judge(specs: Sequence[str], needed: str, near: Sequence[Path] = ()) -> str | None:
     """Which of several judges is for the protocol `needed`: its own, else one of its family, else one for all."""
-    family = load_protocol(needed).family
-    parsed = [(parse_spec(spec), spec) for spec in specs]
-    named = [spec for one, spec in parsed if one.protocol == needed]
-    related = [spec for one, spec in parsed if one.protocol and load_protocol(one.protocol).family == family]
+    family = load_protocol(needed, near).family
+    parsed = [(parse_spec(spec, near), spec) for spec in specs]
+    named = [spec for one, spec in parsed if protocol_name(one.protocol) == protocol_name(needed)]
+    related = [spec for one, spec in parsed if one.protocol and load_protocol(one.protocol, near).family == family]
     bare = [spec for one, spec in parsed if not one.protocol]
     return next(iter([*named, *related, *bare]), None)
 
@@ -302,15 +315,17 @@ def open_judge(
     discrete: bool = False,
     results: Path | None = None,
     options: Mapping[str, Any] | None = None,
+    near: Sequence[Path] = (),
 ) -> Judge:
     """The judge that `spec` names, for benchmarks whose protocol is `needed`; it can answer as far as a probe shows.
 
     A server is asked a few short questions, a checkpoint is checked and digested; no weights are loaded yet. `results`
-    is where calibrations are kept; `options` go to the engine. Raises an EvalsuiteError for everything that is wrong.
+    is where calibrations are kept; `options` go to the engine; `near` are folders of benchmarks that may have protocols
+    of their own. Raises an EvalsuiteError for everything that is wrong.
     """
-    asked = parse_spec(spec)
-    protocol = load_protocol(asked.protocol or needed)
-    wanted = load_protocol(needed)
+    asked = parse_spec(spec, near)
+    protocol = load_protocol(asked.protocol or needed, near)
+    wanted = load_protocol(needed, near)
     if protocol.family != wanted.family:
         raise UsageError(
             f"--judge {spec!r}: the protocol {protocol.name!r} is of the family {protocol.family!r}, "
@@ -384,7 +399,9 @@ def _who_is_served(model: Any) -> dict[str, Any]:
     return {
         "engine": "api",
         "host": "this machine" if host in LOOPBACK else host,
-        **{name: known[name] for name in ("served_model", "root", "revision")},
+        "served_model": known["served_model"],
+        "root": PurePath(known["root"]).name,  # where a server keeps its models says nothing about them
+        "revision": known["revision"],
         **{name: value for name, value in model.fingerprint().items() if name != "engine"},
     }
 

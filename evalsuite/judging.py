@@ -373,8 +373,8 @@ def _notes(judged: Judged) -> Iterator[str]:
     protocol = judged.judge.get("protocol")
     own = sorted({t["source"] for t in judged.judge.get("templates", {}).values()})
     yield f"judged by {judged.judge.get('model')} ({protocol}, {', '.join(own)})"
-    if judged.judge.get("calibration") is None:
-        yield "the judge is uncalibrated (evalsuite check --judge …)"
+    if judged.judge.get("pairwise") and judged.judge.get("calibration") is None:
+        yield f"the judge is uncalibrated (evalsuite check --judge {protocol}=ENGINE)"
     if judged.failures:
         kinds = ", ".join(f"{n} {kind}" for kind, n in judged.failures.items())
         yield f"the judge gave no verdict on {judged.n_asked - judged.n_judged} of {judged.n_asked} questions: {kinds}"

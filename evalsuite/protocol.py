@@ -1,5 +1,6 @@
 """Judge protocols: `judges/<name>.yaml` says what a judge is asked, how it answers and how the answer is read.
 
+The folder is ours or that of a benchmark, which may bring a protocol of its own under a name that is not taken.
 A file is validated as a whole: every problem in it is reported at once. The texts that a protocol ships are our own
 wording; an official text comes from the user's installed package or file and is known by its sha256.
 """
@@ -11,7 +12,7 @@ import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -77,21 +78,48 @@ def judges_folder() -> Path:
     return Path(__file__).parent / "judges"
 
 
-def known_protocols() -> dict[str, Path]:
-    """Name to file of the protocols that are shipped."""
-    return {path.stem: path for path in sorted(judges_folder().glob("*.yaml"))}
+def known_protocols(near: Sequence[Path] = ()) -> dict[str, Path]:
+    """Name to file of the protocols that are shipped, and of those in `judges/` of the benchmark folders `near`.
+
+    Raises BenchmarkError when a name means two protocols: scorecards know them by their names.
+    """
+    found: dict[str, Path] = {}
+    for folder in (judges_folder(), *(folder / "judges" for folder in near)):
+        for path in sorted(folder.glob("*.yaml")):
+            found[path.stem] = _same(path, found.get(path.stem, path))
+    return found
 
 
-def load_protocol(name: str) -> Protocol:
-    """A shipped protocol by name, or the one in a YAML file. Raises BenchmarkError that lists every problem."""
-    if name.endswith((".yaml", ".yml")):
-        return read_protocol(Path(name))
-    known = known_protocols()
+def load_protocol(name: str, near: Sequence[Path] = ()) -> Protocol:
+    """A protocol by name, shipped or of the benchmark folders `near`, or the one in a YAML file, which may be there.
+
+    Raises BenchmarkError that lists every problem.
+    """
+    if is_file_name(name):
+        beside = [path for folder in near if (path := folder / name).is_file()]
+        return read_protocol(reduce(_same, beside) if beside else Path(name))
+    known = known_protocols(near)
     if name not in known:
         raise BenchmarkError(
             f"no judge protocol named {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}"
         )
     return read_protocol(known[name])
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a protocol is given by its file and not by its name."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def protocol_name(given: str) -> str:
+    """The name of a protocol that is given by name or by its file: a file has the name of its protocol."""
+    return Path(given).stem if is_file_name(given) else given
+
+
+def _same(path: Path, known: Path) -> Path:
+    if path != known and path.read_bytes() != known.read_bytes():
+        raise BenchmarkError(f"two judge protocols are called {path.stem!r}: {known} and {path}; rename one of them")
+    return known
 
 
 def read_protocol(path: Path) -> Protocol:
@@ -136,14 +164,12 @@ def official_templates(protocol: Protocol, files: Sequence[Path] = ()) -> dict[s
     when the protocol has no wording of its own and nothing was found.
     """
     texts = [(str(file), _read(file)) for file in files] if files else list(_installed(protocol))
-    known = {digest: name for name, digest in protocol.official_sha256.items()}
     found: dict[str, Template] = {}
     for where, text in texts:
-        # An editor may have ended the file with a newline that the constant does not have.
-        exact = next((t for t in (text, text.removesuffix("\n"), text + "\n") if sha256(t) in known), None)
-        if exact is None:
-            raise UsageError(_not_official(protocol, where, text))
-        name = known[sha256(exact)]
+        known = _recognised(protocol, text)
+        if known is None:
+            raise UsageError(_not_official([protocol], where, text))
+        name, exact = known
         found[name] = _official(protocol, name, exact, where)
     missing = sorted(set(protocol.templates) - set(found))
     if found and missing:
@@ -151,6 +177,23 @@ def official_templates(protocol: Protocol, files: Sequence[Path] = ()) -> dict[s
     if protocol.official_only and not found:
         raise UsageError(_nothing_found(protocol))
     return found
+
+
+def hand_out(files: Sequence[Path], protocols: Sequence[Protocol]) -> list[tuple[Path, ...]]:
+    """For each protocol the files that are official texts of it. Raises UsageError for a file that is one of none."""
+    texts = {file: _read(file) for file in files}
+    for file, text in texts.items():
+        if not any(_recognised(protocol, text) for protocol in protocols):
+            raise UsageError(_not_official(protocols, str(file), text))
+    return [tuple(f for f, text in texts.items() if _recognised(protocol, text)) for protocol in protocols]
+
+
+def _recognised(protocol: Protocol, text: str) -> tuple[str, str] | None:
+    """(name of the template, its exact text) when this is an official text of the protocol."""
+    known = {digest: name for name, digest in protocol.official_sha256.items()}
+    # An editor may have ended the file with a newline that the constant does not have.
+    forms = (text, text.removesuffix("\n"), text + "\n")
+    return next(((known[digest], form) for form in forms if (digest := sha256(form)) in known), None)
 
 
 def _official(protocol: Protocol, name: str, text: str, where: str) -> Template:
@@ -196,12 +239,14 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path}: the judge's template cannot be read ({error})") from error
 
 
-def _not_official(protocol: Protocol, where: str, text: str) -> str:
-    if not protocol.official_sha256:
-        return f"{where}: the protocol {protocol.name!r} knows no official template; leave --judge-template out"
-    expected = ", ".join(f"{name} {digest}" for name, digest in protocol.official_sha256.items())
+def _not_official(protocols: Sequence[Protocol], where: str, text: str) -> str:
+    asked = " or ".join(repr(protocol.name) for protocol in protocols)
+    known = [pair for protocol in protocols for pair in protocol.official_sha256.items()]
+    if not known:
+        return f"{where}: the protocol {asked} knows no official template; leave --judge-template out"
+    expected = ", ".join(f"{name} {digest}" for name, digest in known)
     return (
-        f"{where}: sha256 {sha256(text)} is no official template of {protocol.name!r} (expected {expected}); "
+        f"{where}: sha256 {sha256(text)} is no official template of {asked} (expected {expected}); "
         "for another wording write a protocol file and name it: --judge FILE.yaml=ENGINE"
     )
 

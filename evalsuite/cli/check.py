@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,9 @@ def command(
     Gold answers are checked on the real rows, where a data root has them. Exits 2 when anything is wrong.
     """
     if judge["judges"]:
-        _check_judges(judge, data, results, as_json)
+        if tasks is not None or n_prompts is not None:
+            raise click.UsageError("--judge calibrates judges; --tasks and --print-prompts are for benchmarks")
+        _check_judges({**judge, "results": results}, extra, data, as_json)
         return 0
     if data is not None:
         raise click.UsageError("--data is for --judge")
@@ -170,20 +172,23 @@ def _print_prompts(
             click.echo(f"--- {name} {sample} ({n_tokens} tokens)\n{text}\n--- end")
 
 
-def _check_judges(options: Mapping[str, Any], data: Path | None, results: Path, as_json: bool) -> None:
-    """Calibrates every judge that was given, one after another."""
+def _check_judges(options: Mapping[str, Any], extra: Sequence[Path], data: Path | None, as_json: bool) -> None:
+    """Calibrates every judge that was given, one after another. `extra` has benchmarks with protocols of their own."""
+    from evalsuite.benchmark import known_benchmarks
     from evalsuite.calibration import calibrate, read_llmbar
-    from evalsuite.cli.judge import judge_of
+    from evalsuite.cli.judge import choose_judges, judge_of
     from evalsuite.judge import parse_spec
     from evalsuite.progress import observer
     from evalsuite.provenance import command_line
 
     rows = read_llmbar(data) if data is not None else []
-    for spec in options["judges"]:
+    near = tuple(known_benchmarks(extra).values())
+    pairs = [(spec, parse_spec(spec, near).protocol or "href") for spec in options["judges"]]
+    for chosen in choose_judges(pairs, options, near):
         watcher = observer()
         try:
-            with judge_of(spec, parse_spec(spec).protocol or "href", {**options, "results": results}) as judge:
-                found = calibrate(judge, results, rows, observer=watcher, command=command_line())
+            with judge_of(chosen, options) as judge:
+                found = calibrate(judge, options["results"], rows, observer=watcher, command=command_line())
         finally:
             watcher.close()
         if as_json:

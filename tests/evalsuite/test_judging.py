@@ -70,6 +70,11 @@ def test_a_swapped_verdict_is_turned_back(tmp_path: Path) -> None:
     assert found.longer_by == 5.0  # "long text" against "same", twice
 
 
+def test_a_judge_that_was_not_calibrated_is_told_how(tmp_path: Path) -> None:
+    found = judged(make_judge(prefers_longer), tmp_path, pair("long text"))
+    assert "the judge is uncalibrated (evalsuite check --judge demo=ENGINE)" in found.notes
+
+
 def test_the_verdict_of_a_judge_that_knows_no_position_is_the_same_in_either_order(tmp_path: Path) -> None:
     draw = random.Random(1)
     texts = [("x" * draw.randrange(9), "y" * draw.randrange(9)) for _ in range(60)]
@@ -104,6 +109,7 @@ def test_labels_are_handed_on(tmp_path: Path) -> None:
     assert isinstance(said, Verdict)
     assert said.labels == {"prompt": "harmful", "refusal": "refusal", "response": "unharmful"}
     assert (found.modes, found.first_rate, found.longer_by) == ({"three_lines": 1}, None, None)
+    assert not any("calibrated" in note for note in found.notes)  # nothing calibrates a judge that compares nothing
 
 
 def test_a_benchmark_is_asked_about_each_response_and_may_ask_nothing(tmp_path: Path) -> None:
@@ -440,6 +446,7 @@ def test_a_served_judge_is_asked_in_messages_and_waits_as_it_is_told(tmp_path: P
         assert body["max_tokens"] == 16
         assert found.identity["who"]["served_model"] == "m"
         assert found.identity["who"]["host"] == "this machine"
+        assert found.identity["who"]["root"] == "m"  # of the server's org/m
 
 
 def test_a_judge_that_is_not_there_is_found_out_at_once() -> None:

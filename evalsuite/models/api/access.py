@@ -35,7 +35,7 @@ class Key:
         if required and not self._value:
             raise EngineError(
                 f"the environment variable {self.variable!r} is not set; put the server's key there, "
-                "or name another with --api-key-env NAME"
+                "or name another with --api-key-env NAME (a judge's with --judge-api-key-env NAME)"
             )
         if not (self._value.isascii() and self._value.isprintable()):
             raise EngineError(f"the environment variable {self.variable!r} holds characters that no key can have")

@@ -16,3 +16,9 @@ def test_printed_prompts_are_those_of_any_day(tmp_path: Path, capsys: pytest.Cap
     wanted = ["--tasks", "demo_add", "--print-prompts", "1", "--checkpoint", str(tmp_path)]
     assert main(["check", *wanted]) == 0
     assert "\n26 Jul 2024: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [("--tasks", "gsm8k"), ("--print-prompts", "1")])
+def test_judges_are_not_checked_on_benchmarks(more: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--judge", "href=hf:nowhere", *more]) == 2
+    assert "--judge calibrates judges" in capsys.readouterr().err
