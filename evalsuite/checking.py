@@ -197,7 +197,7 @@ def _case_score(benchmark: Benchmark, case: Mapping[str, Any]) -> Score:
 
     if "preference" in case:
         return cast("Score", module.verify_judged(case["response"], case["doc"], (Verdict(case["preference"]),)))
-    protocol = load_protocol(case.get("protocol", benchmark.meta.judge))
+    protocol = load_protocol(case.get("protocol", benchmark.meta.judge), (benchmark.folder,))
     asks = module.asks(case["response"], case["doc"])
     verdicts = verdicts_of(protocol, asks, case.get("judge", ()))
     return cast("Score", module.verify_judged(case["response"], case["doc"], verdicts))

@@ -328,7 +328,9 @@ def _card(job: Job, results: Sequence[Result], scoring: Mapping[str, Any]) -> Sc
 
 def _other_protocols(job: Job, results: Sequence[Result]) -> str:
     """A mark on the regime's tag for each protocol that judged in place of the regime's own: another measurement."""
-    wanted = {b.name: b.meta.judge for b in job.columns.values()}
+    from evalsuite.protocol import protocol_name
+
+    wanted = {b.name: protocol_name(b.meta.judge) for b in job.columns.values() if b.meta.judge}
     used = {str(r.judge["protocol"]) for r in results if r.judge and r.judge["protocol"] != wanted[r.benchmark]}
     return "".join(f"+{protocol}" for protocol in sorted(used))
 

@@ -134,10 +134,16 @@ def _judges(card: Scorecard) -> Iterator[str]:
     for result in card.results:
         if result.judge:
             words = sorted({str(t.get("source")) for t in result.judge.get("templates", {}).values()})
-            said = "calibrated" if result.judge.get("calibration") else "uncalibrated"
-            who = f"{result.judge.get('model')} ({result.judge.get('protocol')}, {', '.join(words)}, {said})"
+            said = [str(result.judge.get("protocol")), *words]
+            said += ["calibrated" if result.judge.get("calibration") else "uncalibrated"] if _pairwise(result) else []
+            who = f"{result.judge.get('model')} ({', '.join(said)})"
             judged.setdefault(who, []).append(result.benchmark)
     yield from (f"Judged by {who}: {', '.join(names)}." for who, names in judged.items())
+
+
+def _pairwise(result: Result) -> bool:
+    """Only a judge that compares two answers can be measured against people's preferences."""
+    return bool(result.judge.get("pairwise"))
 
 
 def _warnings(card: Scorecard) -> Iterator[str]:
