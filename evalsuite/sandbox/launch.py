@@ -36,11 +36,8 @@ UIDS = range(62000, 65000)  # nobody's: no account has them, and a worker shares
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "LANG": "C.UTF-8",
-    "HOME": "/tmp",
-    "TMPDIR": "/tmp",
     "PYTHONHASHSEED": "0",
     "MPLBACKEND": "Agg",
-    "MPLCONFIGDIR": "/tmp",
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
 }
 BOOT = """
@@ -153,7 +150,7 @@ def _setting(means: Means, packages: Sequence[str]) -> tuple[dict[str, Any], str
     python, prefix = _interpreter(bool(uid), bool(packages))
     needed = [prefix, *(path for found in libraries.values() for path in found)]
     own_tmp = means.nested or means.level == "bwrap"
-    scratch = "/tmp" if own_tmp else tempfile.mkdtemp(prefix="evalsuite-sandbox-")
+    scratch = _mount_point(needed) if own_tmp else tempfile.mkdtemp(prefix="evalsuite-sandbox-")
     if uid and not own_tmp:
         os.chown(scratch, uid, uid)
     folders = sorted({str(Path(path).parent) for found in libraries.values() for path in found})
@@ -172,14 +169,22 @@ def _setting(means: Means, packages: Sequence[str]) -> tuple[dict[str, Any], str
         "scratch": scratch,
         "scratch_mib": SCRATCH_MIB,
         "processes": PROCESSES + (0 if uid or means.nested or means.level == "bwrap" else _running()),
-        "environment": ENVIRONMENT | ({} if own_tmp else {"HOME": scratch, "TMPDIR": scratch, "MPLCONFIGDIR": scratch}),
+        "environment": ENVIRONMENT | dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), scratch),
     }
     if means.level == "bwrap":
-        setting["bwrap"] = bwrap_command(needed, python)
+        setting["bwrap"] = bwrap_command(needed, python, scratch)
     return setting, python
 
 
-def bwrap_command(needed: Sequence[str], python: str) -> list[str]:
+def _mount_point(needed: Sequence[str]) -> str:
+    """Where a program's scratch folder is mounted: /tmp, unless the interpreter or a library lies below it."""
+    for place in ("/tmp", "/var/tmp", "/mnt", "/srv"):
+        if os.path.isdir(place) and not any(path.startswith(f"{place}/") for path in needed):
+            return place
+    raise SandboxError("the libraries that programs need lie in /tmp, /var/tmp, /mnt and /srv; move the environment")
+
+
+def bwrap_command(needed: Sequence[str], python: str, scratch: str = "/tmp") -> list[str]:
     """The command line of bubblewrap: nothing of the machine but what an interpreter and its libraries need, read-only.
 
     Our process in there keeps one capability, for the namespaces of each program; programs lose it.
@@ -193,7 +198,7 @@ def bwrap_command(needed: Sequence[str], python: str) -> list[str]:
     for device in DEVICES:
         command += ["--dev-bind-try", device, device]
     command += ["--size", str(SCRATCH_MIB << 20)] if bwrap_version() >= (0, 8) else []
-    command += ["--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
+    command += ["--tmpfs", scratch, "--remount-ro", "/", "--chdir", scratch]
     return [*command, python, *FLAGS, BOOT]
 
 

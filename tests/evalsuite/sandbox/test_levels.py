@@ -145,3 +145,10 @@ def test_every_level_works_for_a_user_that_is_not_root_as_well() -> None:
         level, nested = kind.split()
         if not levels.held_by(Means(level, nested == "True")):
             assert why == "", kind
+
+
+def test_the_scratch_folder_never_hides_the_libraries() -> None:
+    assert launch._mount_point(["/usr", "/opt/env/numpy"]) == "/tmp"
+    assert launch._mount_point(["/usr", "/tmp/env/lib/numpy"]) == "/var/tmp"
+    with pytest.raises(SandboxError, match="move the environment"):
+        launch._mount_point(["/tmp/a", "/var/tmp/b", "/mnt/c", "/srv/d"])
