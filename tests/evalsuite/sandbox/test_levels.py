@@ -12,7 +12,19 @@ from typing import Literal
 
 import pytest
 
-from evalsuite.sandbox import Policy, Program, SandboxError, describe, landlock, levels, pool, require, run_many, use
+from evalsuite.sandbox import (
+    Policy,
+    Program,
+    SandboxError,
+    describe,
+    landlock,
+    launch,
+    levels,
+    pool,
+    require,
+    run_many,
+    use,
+)
 from evalsuite.sandbox.launch import Means
 
 REPOSITORY = Path(__file__).resolve().parents[3]
