@@ -32,7 +32,8 @@ def _run_the_cases():
     import unittest
     found = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(TestCases).run(found)
-    wrong = [*found.failures, *found.errors]
+    wrong = [*found.failures, *found.errors, *found.skipped]
+    wrong += [(case, "it passes unexpectedly") for case in found.unexpectedSuccesses]
     if wrong:
         raise AssertionError(f"{len(wrong)} of {found.testsRun} cases: {wrong[0][1].strip().splitlines()[-1]}")
     if not found.testsRun:
