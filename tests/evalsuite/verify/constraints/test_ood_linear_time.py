@@ -1,4 +1,4 @@
-"""A megabyte of the worst for each check beyond IFEval is judged in seconds of CPU time."""
+"""The worst texts for each check beyond IFEval are judged in linear time: a quarter megabyte in 1.5 CPU-seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from evalsuite.verify.constraints.registry import Variant, find_constraint
 from tests.evalsuite.verify.constraints.test_ood_registry import ASKS, PARAMS
 
 MEGABYTE = 1_000_000
-LIMIT_S = 6  # the slowest, 500,000 sentences, took 2.8 on a busy core; quadratic time would be hours
+SHOWN = 250_000
+LIMIT_S = 1.5  # of a whole megabyte the slowest, 500,000 sentences, took 2.8 on a busy core; quadratic would be hours
 
 HOSTILE = {
     "one letter": "a" * MEGABYTE,
@@ -67,8 +68,8 @@ def slow(id: str, variant: Variant) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_megabyte_is_judged_in_linear_time(name: str) -> None:
-    text = HOSTILE[name]
+def test_the_worst_texts_are_judged_in_linear_time(name: str) -> None:
+    text = HOSTILE[name][: SHOWN // 2] + HOSTILE[name][-SHOWN // 2 :]  # what a text ends in may matter
     late = {}
     for id, variant in ((i, v) for i, v in ASKS if i in IDS and not slow(i, v)):
         constraint = find_constraint(id)
