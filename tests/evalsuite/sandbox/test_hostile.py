@@ -48,6 +48,7 @@ class Ground:
 
 @pytest.fixture(scope="module", params=MEANS)
 def means(request: pytest.FixtureRequest) -> Means:
+    note_others()
     found: Means = MEANS[request.param]
     if why := levels.held_by(found):
         pytest.skip(f"{request.param} does not work here: {why}")
@@ -95,10 +96,19 @@ def _program(name: str, places: dict[str, object]) -> Program:
     return Program(source, hostile.LIMIT_S, memory_mib=512, tests=tests, calls=("answer",))
 
 
+OTHERS: set[int] = set()  # processes that other tests have left running: engines, workers of sympy
+
+
+def note_others() -> None:
+    pool.close_all()
+    OTHERS.clear()
+    OTHERS.update(_below(os.getpid()))
+
+
 def _left() -> set[int]:
-    """Processes below this one that are no waiting zygotes; they get a second to end."""
+    """Processes below this one that are no waiting zygotes and were not there before; they get a second to end."""
     deadline = time.monotonic() + 1
-    while (found := _below(os.getpid()) - _zygotes()) and time.monotonic() < deadline:
+    while (found := _below(os.getpid()) - _zygotes() - OTHERS) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
 
