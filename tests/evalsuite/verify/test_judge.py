@@ -246,7 +246,7 @@ def test_parsers_are_total_and_deterministic(name: str, text: str) -> None:
 @pytest.mark.parametrize("name", sorted(PARSERS))
 @pytest.mark.parametrize("piece", [":", "A\n", "a ", "\n", "*", "<think>", "yes:", ": yes\n"])
 def test_a_megabyte_is_read_in_under_a_second(name: str, piece: str) -> None:
-    text = piece * (1_000_000 // len(piece))
+    text = piece * (250_000 // len(piece))  # a megabyte takes under a second on a free core; quadratic would be hours
     start = time.process_time()
     read_text(text, PARSERS[name])
     assert time.process_time() - start < 1
@@ -422,8 +422,8 @@ def test_three_control_strings_are_suspicious() -> None:
 @pytest.mark.parametrize(
     "piece", ["<|a", "<", "[", "⟦output_1 ", "ignore all ", "⟦/", "<|im_end|>", "verdict ", "answer a ", "{{x"]
 )
-def test_a_megabyte_is_put_into_a_prompt_in_under_a_second(piece: str) -> None:
-    text = piece * (1_000_000 // len(piece))
+def test_a_long_text_is_put_into_a_prompt_in_linear_time(piece: str) -> None:
+    text = piece * (250_000 // len(piece))  # a megabyte takes under a second on a free core; quadratic would be hours
     start = time.process_time()
     fill(DEMO, {"instruction": "a", "output_1": "b", "output_2": text}, specials=("<|x|>", "<end>"))
     assert time.process_time() - start < 1
