@@ -48,6 +48,24 @@ class UnseenBudget(EvalsuiteError):
     exit_code = 5
 
 
+class PolicyError(EvalsuiteError):
+    """A gate policy that cannot be read, or that could never come to a decision."""
+
+
+class RegistryError(EvalsuiteError):
+    """A registry that was damaged, cannot be written, or does not know what was asked for."""
+
+
+class LostRace(EvalsuiteError):
+    """The champion changed between the verdict and the promotion; gate again against the new one."""
+
+    exit_code = 4
+
+
+class TrainerFailed(EvalsuiteError):
+    """A trainer ended in an error; its log says why."""
+
+
 class EngineCrash(EvalsuiteError):
     """The engine died or ran out of memory in the middle of the work; what was answered is in the journal."""
 
