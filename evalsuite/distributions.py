@@ -1,4 +1,4 @@
-"""Tail probabilities that the tests need, without scipy: binomial at one half, Student's t, normal."""
+"""Tail probabilities that the tests need, without scipy: binomial at one half, Student's t, normal, chi-squared."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def mcnemar(wins: int, losses: int, *, mid: bool = False) -> float:
     n, k = wins + losses, min(wins, losses)
     if n == 0 or wins == losses:
         return 1.0
-    at = _binomial(n, k)
-    below = math.fsum(_binomial(n, i) for i in range(k))
+    at = binomial_half(n, k)
+    below = math.fsum(binomial_half(n, i) for i in range(k))
     return min(1.0, 2 * (below + at / 2)) if mid else min(1.0, 2 * (below + at))
 
 
@@ -23,7 +23,7 @@ def t_two_sided(t: float, df: float) -> float:
     """P(|T| ≥ |t|) for Student's t. Never formed as 1 − cdf, so small p-values keep their digits."""
     if math.isinf(t):
         return 0.0
-    return _incomplete_beta(df / (df + t * t), df / 2, 0.5)
+    return incomplete_beta(df / (df + t * t), df / 2, 0.5)
 
 
 def t_quantile(probability: float, df: float) -> float:
@@ -47,12 +47,22 @@ def normal_two_sided(z: float) -> float:
     return math.erfc(abs(z) / math.sqrt(2))
 
 
-def _binomial(n: int, k: int) -> float:
+def chi_squared_tail(x: float, df: int) -> float:
+    """P(χ²_df ≥ x) for a whole number of degrees of freedom: one or two, and two more with every further term."""
+    if x <= 0:
+        return 1.0
+    half, odd = x / 2, df % 2
+    first = math.erfc(math.sqrt(half)) if odd else math.exp(-half)
+    terms = [half ** (j / 2) * math.exp(-half - math.lgamma(j / 2 + 1)) for j in range(2 - odd, df, 2)]
+    return min(1.0, math.fsum([first, *terms]))
+
+
+def binomial_half(n: int, k: int) -> float:
     """P(X = k) for X ~ Bin(n, ½), through logarithms: 2**-n underflows at 1,075 discordant pairs."""
     return math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
 
 
-def _incomplete_beta(x: float, a: float, b: float) -> float:
+def incomplete_beta(x: float, a: float, b: float) -> float:
     """The regularised incomplete beta function I_x(a, b), by its continued fraction in Lentz's form (DLMF 8.17.22)."""
     if x <= 0.0:
         return 0.0
@@ -60,7 +70,7 @@ def _incomplete_beta(x: float, a: float, b: float) -> float:
         return 1.0
     # The fraction converges fast only left of the mean; the symmetry I_x(a,b) = 1 − I_{1−x}(b,a) gives the other side.
     if x > (a + 1) / (a + b + 2):
-        return 1.0 - _incomplete_beta(1 - x, b, a)
+        return 1.0 - incomplete_beta(1 - x, b, a)
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     tiny = 1e-300
     c, d = 1.0, 1 / _away_from_zero(1 - (a + b) * x / (a + 1), tiny)

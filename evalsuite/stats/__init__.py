@@ -13,6 +13,7 @@ from statistics import NormalDist
 
 from evalsuite.distributions import mcnemar, normal_two_sided, t_quantile, t_two_sided
 from evalsuite.scorecard import Aggregate, Metric
+from evalsuite.stats.multiple import holm as holm
 from evalsuite.types import Ratio
 
 
@@ -140,16 +141,6 @@ def average_difference(parts: Sequence[Paired]) -> Paired:
         p_value = normal_two_sided(difference / stderr) if stderr > 0 else mcnemar(wins, losses)
     n = sum(p.n for p in parts)
     return Paired(n, difference, stderr, low, high, p_value, wins, losses, None, f"z over {len(parts)} benchmarks")
-
-
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Holm's step-down adjusted p-values, in the order given: below α exactly where the hypothesis is rejected at α."""
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, p_values[i] * (len(p_values) - rank)))
-        adjusted[i] = highest
-    return tuple(adjusted)
 
 
 def interval(

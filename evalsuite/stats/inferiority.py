@@ -25,11 +25,12 @@ def score_variance(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, null: Array
     q is the maximum-likelihood P(loss) under P(win) = P(loss) + null (Tango 1998). V is positive unless null = 0 and no
     item is discordant.
     """
-    w, l, n, d = _floats(wins, losses, n, null)  # noqa: E741
-    b = (2 * n - w + l) * d - (w + l)
-    four_ac = -8 * n * l * d * (1 - d)
-    q = (np.sqrt(np.maximum(b * b - four_ac, 0.0)) - b) / (4 * n)
-    return np.asarray(2 * q + d * (1 - d))[()]
+    wins, losses, n, null = _floats(wins, losses, n, null)
+    # q solves 2n·q² + b·q + c = 0.
+    b = (2 * n - wins + losses) * null - (wins + losses)
+    c = -losses * null * (1 - null)
+    q = (np.sqrt(np.maximum(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
+    return np.asarray(2 * q + null * (1 - null))[()]
 
 
 def score_z(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, null: ArrayLike) -> Array:
