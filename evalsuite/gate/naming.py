@@ -116,9 +116,9 @@ def _slice(name: Any, names: Mapping[str, tuple[str, ...]], problems: Problems) 
 
 
 def _suite(policy: Policy, suite: Suite, problems: Problems) -> None:
-    name, _, digest = policy.suite.partition("@sha256:")
     if problems.told("suite"):
         return
+    name, _, digest = policy.suite.partition("@sha256:")
     if name != suite.name:
         problems.add("suite", policy.suite, f"a policy for {suite.name!r}, the suite that is gated, or --set suite=")
     elif not suite.digest.startswith(digest):

@@ -57,16 +57,24 @@ def load_policy(source: str | None = None, sets: Sequence[str] = (), *, suite: S
     name = path.stem if source is None or source in known_policies() else str(path)
     for setting in _settings(sets, problems):
         raw = _merged(raw, setting)
+    policy = _policy(raw, problems)
     if suite is not None:
-        from evalsuite.gate.naming import renamed
-
-        raw = renamed(raw, suite, problems)
-    policy = replace(_policy(raw, problems), name=str(raw.get("name", name)), settings=tuple(sets))
-    if suite is not None:
-        from evalsuite.gate.naming import fitting
-
-        fitting(policy, suite, problems)
+        policy = _for_suite(raw, suite, problems)
     problems.refuse()
+    return replace(policy, name=str(raw.get("name", name)), settings=tuple(sets))
+
+
+def _for_suite(raw: Mapping[str, Any], suite: Suite, problems: Problems) -> Policy:
+    """The policy under the benchmark names of the suite, and what is wrong with it there."""
+    from evalsuite.gate.naming import fitting, renamed
+
+    # A file with problems has told them under the names it uses; told again under other names they would only confuse.
+    again = Problems(problems.file, [], problems.set_paths)
+    told = bool(problems)
+    policy = _policy(renamed(raw, suite, problems), again)
+    fitting(policy, suite, problems)
+    if not told:
+        problems.lines += again.lines
     return policy
 
 
