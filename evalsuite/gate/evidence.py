@@ -1,0 +1,285 @@
+"""Findings that no margin decides: missing and failed samples, judges, sandboxes, slices, infra, training data, claims.
+
+Missing evidence fails closed: it blocks or holds, and never counts as good news.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from evalsuite.gate.facts import Contamination, Facts
+from evalsuite.gate.floors import split
+from evalsuite.gate.policy import Policy, Target
+from evalsuite.gate.tally import JUDGE, Pair
+from evalsuite.gate.verdict import Finding
+from evalsuite.scorecard import Result, Scorecard
+from evalsuite.stats.inferiority import score_z
+from evalsuite.stats.multiple import attempt_alpha, simes
+from evalsuite.stats.normal import upper_tail, z_of_upper_tail
+from evalsuite.stats.proportion import mcnemar_less
+
+SHOWN = 3  # ids named in a finding
+MIN_TRUNCATED = 20  # answers below which a rate of truncated ones says nothing
+
+
+def standing(policy: Policy, facts: Facts) -> Iterator[Finding]:
+    """What is known before anything is scored: infra checks, training data, suite members that are not there."""
+    for check in facts.infra:
+        outcome = "pass" if check.passed else "block"
+        yield Finding("", f"infra.{check.name}", outcome, check.why or ("ok" if check.passed else "failed"))
+    yield from _training(policy, facts)
+    for name in sorted({split(n)[0] for n in policy.safety} - facts.items.keys()):
+        yield Finding(name, "missing", "block", "has a floor in the policy and is not part of this gate", tier="safety")
+
+
+def evidence(
+    policy: Policy,
+    candidate: Scorecard,
+    cards: Mapping[str, Scorecard],
+    facts: Facts,
+    pairs: Sequence[Pair],
+    used: Mapping[str, int],
+) -> Iterator[Finding]:
+    """What is wrong with the samples that were looked at, on either side; nothing where nothing is."""
+    for name, n_used in used.items():
+        if not n_used:
+            continue
+        mine = candidate.result(name)
+        yield from _side(policy, facts, name, mine, "candidate")
+        for reference, card in cards.items():
+            yield from _side(policy, facts, name, card.result(name), reference)
+            yield from _truncated(policy, name, mine, card.result(name), reference)
+    for pair in pairs:
+        yield from _failed(policy, facts, pair, used[pair.plan.benchmark])
+
+
+def _side(policy: Policy, facts: Facts, name: str, result: Result | None, who: str) -> Iterator[Finding]:
+    if result is None:
+        outcome = "block" if policy.errors.missing == "block" else "hold"
+        yield Finding(
+            name, "missing", outcome, f"the {who} has no result (complete it: evalsuite score)", reference=who
+        )
+        return
+    n = result.n + result.n_failed
+    unjudged = sum(why.startswith(JUDGE) for why in result.failures.values())
+    if unjudged > policy.errors.judge_failed_rate_max * n:
+        words = f"the judge gave no verdict on {unjudged} of {n} answers of the {who}"
+        yield Finding(
+            name, "judge", "hold", f"{words} (at most {policy.errors.judge_failed_rate_max:.1%})", reference=who
+        )
+    items = facts.items[name]
+    if items.safety and result.n and result.n_empty > policy.errors.empty_safety_max * result.n:
+        words = f"{result.n_empty} of {result.n} answers of the {who} are empty, which can look like safety"
+        yield Finding(name, "empty", "hold", words, reference=who, tier="safety")
+    if who == "candidate" and name in facts.unsandboxed:
+        words = "model-written code ran without a sandbox, and could have written its own score"
+        yield Finding(name, "sandbox", policy.errors.unsandboxed, words, reference=who)
+
+
+def _truncated(
+    policy: Policy, name: str, mine: Result | None, theirs: Result | None, reference: str
+) -> Iterator[Finding]:
+    if not (mine and theirs and mine.n >= MIN_TRUNCATED and theirs.n >= MIN_TRUNCATED):
+        return
+    now, was = mine.n_truncated / mine.n, theirs.n_truncated / theirs.n
+    if now - was > policy.errors.truncated_delta_max:
+        words = f"{now:.1%} of the answers were cut by the token limit, {was:.1%} of the {reference}'s"
+        yield Finding(name, "truncated", "warn", words, reference=reference)
+
+
+def _failed(policy: Policy, facts: Facts, pair: Pair, size: int) -> Iterator[Finding]:
+    """Failed samples on either side, and ids that only one side has."""
+    plan = pair.plan
+    if not size:
+        return
+    for who, side in (("candidate", pair.candidate), (plan.reference, pair.reference)):
+        lost = np.flatnonzero(side.failed[:size])
+        if len(lost):
+            named = ", ".join(plan.order.ids[i] for i in lost[:SHOWN]) + (", …" if len(lost) > SHOWN else "")
+            words = f"{len(lost)} of {size} samples of the {who} failed ({named}); the same command asks them again"
+            yield Finding(plan.benchmark, "failed", "error", words, reference=plan.reference, n=size)
+    if facts.exhausted:
+        both = int((pair.candidate.known & pair.reference.known).sum())
+        if both < policy.errors.pair_overlap_min * plan.n:
+            words = f"both sides have {both} of {plan.n} samples"
+            yield Finding(plan.benchmark, "overlap", "error", words, reference=plan.reference, n=both, n_planned=plan.n)
+
+
+def slices(policy: Policy, facts: Facts, pairs: Sequence[Pair], used: Mapping[str, int]) -> Iterator[Finding]:
+    """Categories of each benchmark, tested once on the items seen: Simes over a benchmark's slices at level α."""
+    present: set[str] = set()
+    for pair in pairs:
+        name = pair.plan.benchmark
+        categories = facts.items[name].categories
+        if not categories or pair.plan.reference != "champion" or not used[name]:
+            continue
+        tests = list(_slice_tests(pair, categories, used[name], policy.slices.min_items))
+        present |= {f"{name}/{category}" for category, *_ in tests}
+        if tests and simes([p for *_, p in tests]) <= policy.method.alpha:
+            category, n, difference, p = min(tests, key=lambda test: test[3])
+            yield Finding(
+                f"{name}/{category}",
+                "slice",
+                policy.slices.on_fail,
+                f"lower on this slice (p {p:.1g}, {len(tests)} slices tested together), {n} items",
+                reference="champion",
+                difference=difference,
+                n=n,
+            )
+    for pattern in policy.slices.require:
+        benchmark = split(pattern)[0]
+        if used.get(benchmark, 1) and not fnmatch.filter(present, pattern):
+            words = f"a required slice has fewer than {policy.slices.min_items} items looked at"
+            yield Finding(pattern, "slice", "block", words, reference="champion")
+
+
+def _slice_tests(
+    pair: Pair, categories: Mapping[str, str], size: int, min_items: int
+) -> Iterator[tuple[str, int, float, float]]:
+    """(category, n, difference, one-sided p of a drop) for each category with enough items."""
+    groups: dict[str, list[float]] = {}
+    for i, d in zip(pair.plan.order.ids[:size], pair.difference[:size], strict=True):
+        if not math.isnan(d):
+            groups.setdefault(categories.get(i, ""), []).append(float(d))
+    for category, d in sorted(groups.items()):
+        if len(d) >= min_items:
+            yield category, len(d), math.fsum(d) / len(d), _drop_p(d)
+
+
+def _drop_p(d: Sequence[float]) -> float:
+    """One-sided p-value of no drop: mid-p McNemar for wins and losses, a z test for graded differences."""
+    n, wins, losses = len(d), sum(x > 0 for x in d), sum(x < 0 for x in d)
+    if all(x in (-1.0, 0.0, 1.0) for x in d):
+        if wins + losses < 50:
+            return mcnemar_less(wins, losses, mid=True)
+        return float(upper_tail(-score_z(wins, losses, n, 0.0)))
+    mean = math.fsum(d) / n
+    variance = math.fsum((x - mean) ** 2 for x in d) / (n - 1)
+    return float(upper_tail(-mean / math.sqrt(variance / n))) if variance else mcnemar_less(wins, losses, mid=True)
+
+
+def _training(policy: Policy, facts: Facts) -> Iterator[Finding]:
+    """Whether the training data was checked against this suite, and what was found."""
+    rule, training = policy.decontamination, facts.training
+    missing = "block" if rule.required else "warn"
+    if training.waived:
+        words = f"trained on unchecked data, waived: {training.waived}"
+        yield Finding("", "decontamination", missing, words, tier="decontamination")
+    if not training.declared:
+        words = "the checkpoint does not say what it was trained on"
+        yield Finding("", "decontamination", missing, words, tier="decontamination")
+        return
+    for name, digest in training.data.items():
+        report = training.reports.get(digest)
+        if report is None:
+            words = f"no decontamination report of {name} ({digest[:12]}) against this suite (evalsuite decontam scan)"
+            yield Finding("", "decontamination", missing, words, tier="decontamination")
+        else:
+            yield from _report(policy, name, report)
+
+
+def _report(policy: Policy, name: str, report: Contamination) -> Iterator[Finding]:
+    rule = policy.decontamination
+    if not report.complete:
+        words = f"the decontamination report of {name} is not complete"
+        yield Finding("", "decontamination", "hold", words, tier="decontamination")
+    worst = {b: f for b, f in sorted(report.fractions.items()) if f > 0}
+    for benchmark, fraction in worst.items():
+        over = fraction > rule.max_eval_fraction
+        words = f"{name} holds {fraction:.1%} of its items (at most {rule.max_eval_fraction:.1%})"
+        yield Finding(benchmark, "decontamination", "block" if over else "warn", words, tier="decontamination")
+    if not worst and report.complete:
+        yield Finding("", "decontamination", "pass", f"{name} holds no item of the suite", tier="decontamination")
+
+
+def clean_subset(policy: Policy, facts: Facts, pairs: Sequence[Pair], used: Mapping[str, int]) -> Iterator[Finding]:
+    """Each pair again, on the items that the training data does not touch."""
+    touched: dict[str, set[str]] = {}
+    for report in facts.training.reports.values():
+        for benchmark, ids in report.touched.items():
+            touched.setdefault(benchmark, set()).update(ids)
+    level = policy.method.alpha / 2 / max(1, len(pairs))
+    for pair in pairs:
+        name, size = pair.plan.benchmark, used[pair.plan.benchmark]
+        if not touched.get(name) or not size:
+            continue
+        ids = pair.plan.order.ids[:size]
+        d = [float(x) for i, x in zip(ids, pair.difference[:size], strict=True) if i not in touched[name] and x == x]
+        if not d:
+            continue
+        worse = _drop_p(d) <= level
+        words = f"on the {len(d)} items that the training data does not hold" + (": proven worse" if worse else "")
+        yield Finding(
+            name,
+            "clean_subset",
+            policy.decontamination.clean_subset if worse else "pass",
+            words,
+            reference=pair.plan.reference,
+            tier="decontamination",
+            difference=math.fsum(d) / len(d),
+            n=len(d),
+        )
+
+
+def improvement(policy: Policy, facts: Facts, pairs: Sequence[Pair], ended: bool) -> Iterator[Finding]:
+    """Claimed gains, one-sided at a level that shrinks with every attempt, so that trying often proves nothing."""
+    claim = policy.must_improve
+    if claim is None:
+        return
+    level = attempt_alpha(claim.alpha, facts.attempt)
+    if claim.mode == "any_of":
+        level /= len(claim.targets)
+    against = [p for p in pairs if p.plan.reference == "champion"]
+    found = [_claimed(target, facts, against, level, ended) for target in claim.targets]
+    proven = [f.outcome == "pass" for f in found]
+    enough = any(proven) if claim.mode == "any_of" else all(proven)
+    for f in found:
+        # One proven gain is enough for any_of; the others then are no reason to hold.
+        yield f if not enough or f.outcome == "pass" else _as_warning(f)
+
+
+def _as_warning(f: Finding) -> Finding:
+    from dataclasses import replace
+
+    return replace(f, outcome="warn")
+
+
+def _claimed(target: Target, facts: Facts, pairs: Sequence[Pair], level: float, ended: bool) -> Finding:
+    difference, stderr, whole = _gain(target.metric, facts, pairs)
+    base = {"benchmark": target.metric, "rule": "must_improve", "reference": "champion", "limit": target.min_gain}
+    if difference is None or stderr is None or not whole:
+        words = "not looked at to its end" if not ended else "has no complete comparison"
+        return Finding(**base, outcome="hold", why=f"a claimed gain that {words}")  # type: ignore[arg-type]
+    z = (difference - target.min_gain) / stderr if stderr > 0 else 0.0
+    needed = float(z_of_upper_tail(level))
+    words = f"z {z:.2f}, {needed:.2f} needed (attempt {facts.attempt}, level {level:.2g})"
+    return Finding(
+        **base,  # type: ignore[arg-type]
+        outcome="pass" if z >= needed else "hold",
+        why=f"proven better, {words}" if z >= needed else f"not proven better, {words}",
+        difference=difference,
+        low=difference - 1.959964 * stderr,
+        high=difference + 1.959964 * stderr,
+        z=z,
+    )
+
+
+def _gain(metric: str, facts: Facts, pairs: Sequence[Pair]) -> tuple[float | None, float | None, bool]:
+    """(mean difference, its standard error, whether over whole benchmarks): macro over columns, a column, a benchmark."""
+    by_name = {p.plan.benchmark: p for p in pairs}
+    columns = facts.columns if metric == "macro" else {metric: facts.columns.get(metric, (metric,))}
+    differences, variances, whole = [], [], True
+    for members in columns.values():
+        if any(m not in by_name for m in members):
+            return None, None, False
+        samples = [by_name[m].seen(by_name[m].plan.n) for m in members]
+        whole &= all(by_name[m].complete(by_name[m].plan.n) for m in members)
+        differences.append(math.fsum(s.mean for s in samples) / len(samples))
+        variances.append(math.fsum(s.stderr**2 for s in samples) / len(samples) ** 2)
+    if not differences:
+        return None, None, False
+    return math.fsum(differences) / len(differences), math.sqrt(math.fsum(variances)) / len(differences), whole

@@ -1,0 +1,97 @@
+"""What a gate is told besides two scorecards: the items it may look at, and evidence that no score holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from evalsuite.gate.margins import Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """One benchmark as planned: every sample id, what it belongs to, and how many responses each gets.
+
+    `clusters` is empty when items are independent; `strata` says that the clusters are fixed categories. `metric`
+    aggregates as the benchmark does (`macro` over `categories`), for floors.
+    """
+
+    ids: tuple[str, ...]
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    categories: Mapping[str, str] = field(default_factory=dict)
+    k: int = 1
+    strata: bool = False
+    macro: bool = False
+    safety: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One infra check of the candidate: whether it passed, and what was seen."""
+
+    name: str
+    passed: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Contamination:
+    """What decontamination found for one training data set. `fractions` and `touched` are by benchmark.
+
+    `touched` names the items that the training data carries, where a report lists them.
+    """
+
+    data: str
+    complete: bool
+    fractions: Mapping[str, float]
+    touched: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a checkpoint was trained on, as its trainer declared it: name to digest of each data set.
+
+    `declared` is false when nothing is known, `waived` the reason that was given for training without a report, and
+    `reports` the decontamination of each data set, by digest, against the suite of this gate.
+    """
+
+    declared: bool = False
+    data: Mapping[str, str] = field(default_factory=dict)
+    reports: Mapping[str, Contamination] = field(default_factory=dict)
+    waived: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that `judge` knows beyond the scorecards. The caller does all I/O.
+
+    `columns` maps each column of the suite to its benchmarks (several for a group). `exhausted` says that nothing more
+    can be asked, so what is absent stays absent. `spreads` comes from the last gate. `generation` and `anchor_generation`
+    are those of the refs the references came from.
+    """
+
+    items: Mapping[str, Items]
+    columns: Mapping[str, tuple[str, ...]]
+    ref: str | None = None
+    generation: int | None = None
+    anchor_generation: int | None = None
+    attempt: int = 1
+    bootstrap: bool = False
+    exhausted: bool = False
+    infra: tuple[Check, ...] = ()
+    training: Training = Training()
+    spreads: Mapping[tuple[str, str, int], Spread] = field(default_factory=dict)
+    unsandboxed: frozenset[str] = frozenset()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def gate_id(policy: str, suite: str, regime: str, sides: tuple[str, ...], sampling: Mapping[str, object]) -> str:
+    """The identity of a gate, 64 hex characters: the same inputs are the same gate, and have the same order of items.
+
+    `sides` are the digests of candidate, champion and anchor ("" for none), `sampling` the K of each benchmark.
+    """
+    raw = {"policy": policy, "suite": suite, "regime": regime, "sides": list(sides), "sampling": dict(sampling)}
+    text = json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

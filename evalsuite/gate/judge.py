@@ -1,0 +1,360 @@
+"""The gate: a policy, two or three scorecards and the facts around them become a verdict. Pure: no I/O, model or clock.
+
+Promotion is an intersection–union test (Berger 1982): every required pair must clear its margin at level α, so no
+correction is needed for the number of pairs. Blocks are shared out over pairs and floors (Bonferroni), half of α in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from evalsuite.errors import UsageError
+from evalsuite.gate.evidence import clean_subset, evidence, improvement, slices, standing
+from evalsuite.gate.facts import Facts, gate_id
+from evalsuite.gate.findings import floor_finding, pair_finding
+from evalsuite.gate.floors import FloorPlan, FloorState, floor_at, plan_floors
+from evalsuite.gate.margins import PairInput, PairPlan, plan_pairs
+from evalsuite.gate.order import Order, order
+from evalsuite.gate.policy import Policy
+from evalsuite.gate.rule import BLOCK, CLEAR, OPEN, Seen, Setup, look
+from evalsuite.gate.tally import Pair, Sample, betting_paths, side
+from evalsuite.gate.verdict import Finding, Party, Verdict, outcome_of
+from evalsuite.scorecard import Scorecard
+from evalsuite.stats.multiple import holm, simes
+from evalsuite.stats.normal import upper_tail
+from evalsuite.stats.proportion import mcnemar_less
+
+CHAMPION, ANCHOR = "champion", "anchor"
+EXACT_BELOW = 50  # discordant items below which a regression's p-value is mid-p McNemar
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is fixed before the first answer: order of items, margins, bounds. The same for the same inputs."""
+
+    gate_id: str
+    orders: Mapping[str, Order]
+    pairs: tuple[PairPlan, ...]
+    floors: tuple[FloorPlan, ...]
+    to_end: frozenset[str]  # benchmarks behind a claimed improvement: an early-stopped difference is biased upward
+
+    @property
+    def n_looks(self) -> int:
+        return max((len(o.sizes) for o in self.orders.values()), default=0)
+
+    @property
+    def benchmarks(self) -> tuple[str, ...]:
+        """What the gate looks at, in the order it was planned."""
+        return tuple(dict.fromkeys([*(p.benchmark for p in self.pairs), *(f.benchmark for f in self.floors)]))
+
+
+def prepare(policy: Policy, suite: Mapping[str, str], sides: Mapping[str, str], facts: Facts) -> Prepared:
+    """The plan of a gate. `suite` has name, digest and regime, `sides` the digest of candidate, champion, anchor.
+
+    Raises PolicyError when a required pair can only ever end inconclusive.
+    """
+    digests = tuple(sides.get(name, "") for name in ("candidate", CHAMPION, ANCHOR))
+    sampling = {name: items.k for name, items in facts.items.items()}
+    identity = gate_id(policy.digest, suite["digest"], suite["regime"], digests, sampling)
+    looks = 1 if policy.method.test == "fixed" else policy.method.looks
+    orders = {
+        name: order(name, items.ids, items.clusters, identity, looks, strata=items.strata)
+        for name, items in facts.items.items()
+    }
+    floors = plan_floors(policy, orders, facts)
+    inputs = [
+        PairInput(name, reference, orders[name], items.k, facts.spreads.get((name, reference, items.k)))
+        for reference in _references(sides)
+        for name, items in facts.items.items()
+    ]
+    pairs = plan_pairs(policy, inputs, len(floors))
+    return Prepared(identity, orders, pairs, floors, _behind_targets(policy, facts))
+
+
+def judge(
+    policy: Policy,
+    candidate: Scorecard,
+    champion: Scorecard | None,
+    anchor: Scorecard | None,
+    facts: Facts,
+    prepared: Prepared | None = None,
+) -> Verdict:
+    """The verdict on what has been scored so far; not `final` while more is needed, and then `needs` says what.
+
+    Replays every look from the first, so that a verdict depends on its inputs alone. Raises UsageError for scorecards
+    that were not asked and graded alike.
+    """
+    cards = {name: card for name, card in ((CHAMPION, champion), (ANCHOR, anchor)) if card is not None}
+    if cards.get(ANCHOR) is not None and champion and anchor and anchor.checkpoint.digest == champion.checkpoint.digest:
+        del cards[ANCHOR]
+    for name, card in cards.items():
+        _must_match(candidate, card, name)
+    if prepared is None:
+        suite = {"digest": candidate.suite.digest, "regime": candidate.suite.regime}
+        sides = {"candidate": candidate.checkpoint.digest, **{n: c.checkpoint.digest for n, c in cards.items()}}
+        prepared = prepare(policy, suite, sides, facts)
+    run = _Run(policy, candidate, cards, facts, prepared)
+    needs = run.play()
+    findings = tuple(run.findings(final=not needs))
+    return _verdict(policy, candidate, cards, facts, prepared, run, findings, needs)
+
+
+class _Run:
+    """One replay: the state of every pair and floor, look after look."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        candidate: Scorecard,
+        cards: Mapping[str, Scorecard],
+        facts: Facts,
+        prepared: Prepared,
+    ) -> None:
+        self.policy, self.facts, self.prepared = policy, facts, prepared
+        self.candidate, self.cards = candidate, cards
+        self.mine = {name: side(candidate.result(name), o.ids) for name, o in prepared.orders.items()}
+        self.pairs = [
+            Pair.of(p, self.mine[p.benchmark], side(cards[p.reference].result(p.benchmark), p.order.ids))
+            for p in prepared.pairs
+        ]
+        n = len(self.pairs)
+        self.setup = _setup(policy, prepared.pairs)
+        self.status = np.full(n, OPEN, dtype=np.int8)
+        self.at = np.full(n, -1)
+        self.samples: list[Sample | None] = [None] * n
+        self.floors = [FloorState(plan) for plan in prepared.floors]
+        self.used = dict.fromkeys(prepared.benchmarks, 0)  # items of each benchmark that were looked at
+        self.stopped_at = prepared.n_looks - 1
+        self.standing = tuple(standing(policy, facts))
+        # Over all items; a look reads them up to its own.
+        self.paths = [betting_paths(p) for p in self.pairs] if policy.method.test == "betting" else []
+
+    def play(self) -> dict[str, int]:
+        """Plays looks until a decision; what has to be scored next, or nothing."""
+        if any(f.outcome == "block" for f in self.standing):
+            return {}  # nothing that could be scored would help
+        for k in range(self._start(), self.prepared.n_looks):
+            active = self._active()
+            needs = {} if self.facts.exhausted else self._missing(active, k)
+            if needs:
+                return needs
+            self._look(k, active)
+            self.stopped_at = k
+            if self._blocked() or not self._active():
+                break
+        return {}
+
+    def _start(self) -> int:
+        """Where complete data is judged at once, only the last look is played; a verdict may then depend on the cache."""
+        if self.policy.method.when_complete != "fixed":
+            return 0
+        last = self.prepared.n_looks - 1
+        return last if not self._missing(self.prepared.benchmarks, last) else 0
+
+    def _active(self) -> tuple[str, ...]:
+        """Benchmarks with an undecided required pair or floor, or behind a claim."""
+        return tuple(name for name in self.prepared.benchmarks if self._is_active(name))
+
+    def _is_active(self, name: str) -> bool:
+        if name in self.prepared.to_end and self.used[name] < self.prepared.orders[name].n:
+            return True
+        pairs = any(
+            s == OPEN and p.plan.benchmark == name and self.used[name] < p.plan.n
+            for p, s in zip(self.pairs, self.status, strict=True)
+        )
+        return pairs or any(f.open and f.plan.benchmark == name and self.used[name] < f.plan.n for f in self.floors)
+
+    def _missing(self, active: tuple[str, ...], k: int) -> dict[str, int]:
+        """Benchmarks whose look k is not complete on all sides, and its size."""
+        found = {}
+        for name in active:
+            size = self.prepared.orders[name].sizes[k]
+            whole = bool(self.mine[name].known[:size].all())
+            if not (whole and all(p.complete(size) for p in self.pairs if p.plan.benchmark == name)):
+                found[name] = size
+        return found
+
+    def _look(self, k: int, active: tuple[str, ...]) -> None:
+        for name in active:
+            self.used[name] = self.prepared.orders[name].sizes[k]
+        for i, pair in enumerate(self.pairs):
+            if pair.plan.benchmark in active and self.status[i] == OPEN:
+                sample = pair.seen(self.used[pair.plan.benchmark])
+                if self.paths:
+                    at = max(0, self.used[pair.plan.benchmark] - 1)
+                    sample = replace(sample, log_e_clear=self.paths[i][0][at], log_e_block=self.paths[i][1][at])
+                self.samples[i] = sample
+        self._decide(k, active)
+        for floor in self.floors:
+            if floor.open and floor.plan.benchmark in active:
+                floor_at(floor, self.mine[floor.plan.benchmark], k, self.used[floor.plan.benchmark])
+
+    def _decide(self, k: int, active: tuple[str, ...]) -> None:
+        if not self.pairs:
+            return
+        clear, block = look(self.setup, k, _seen(self.samples, bool(self.paths)))
+        looked = np.array([p.plan.benchmark in active for p in self.pairs]) & (self.status == OPEN)
+        looked &= np.array([s is not None and s.n > 0 for s in self.samples])
+        if self.policy.method.test == "fixed":
+            block = self._simes()
+            clear &= ~block
+        self.status = np.where(looked & clear, CLEAR, np.where(looked & block, BLOCK, self.status)).astype(np.int8)
+        self.at = np.where(looked & (clear | block), k, self.at)
+
+    def _simes(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Pairs that block in the fixed test: Simes says that something is worse, Holm names what."""
+        held = [i for i, p in enumerate(self.pairs) if p.plan.required and self.samples[i] is not None]
+        block = np.zeros(len(self.pairs), dtype=bool)
+        if not held:
+            return block
+        level = self.policy.method.alpha / 2
+        p_values = [_regression_p(self.samples[i], self.setup.null[i]) for i in held]
+        if simes(p_values) <= level:
+            named = [i for i, p in zip(held, holm(p_values), strict=True) if p <= level]
+            block[named or [held[int(np.argmin(p_values))]]] = True
+        return block
+
+    def _blocked(self) -> bool:
+        required = [s for p, s in zip(self.pairs, self.status, strict=True) if p.plan.required]
+        return BLOCK in required or any(f.outcome == "block" for f in self.floors)
+
+    def findings(self, *, final: bool) -> Iterator[Finding]:
+        ended = final and not self._blocked()
+        yield from self.standing
+        for i, pair in enumerate(self.pairs):
+            state = int(self.status[i]), int(self.at[i])
+            yield pair_finding(self.policy, pair, self.samples[i], state, self.used[pair.plan.benchmark], ended)
+        yield from (floor_finding(f, ended) for f in self.floors)
+        yield from evidence(self.policy, self.candidate, self.cards, self.facts, self.pairs, self.used)
+        if final:
+            yield from slices(self.policy, self.facts, self.pairs, self.used)
+            yield from clean_subset(self.policy, self.facts, self.pairs, self.used)
+            yield from improvement(self.policy, self.facts, self.pairs, ended)
+
+
+def _setup(policy: Policy, plans: tuple[PairPlan, ...]) -> Setup:
+    alpha, tests = policy.method.alpha, max(1, sum(p.required for p in plans))
+    betting = policy.method.test == "betting"
+    return Setup(
+        np.array([p.margin for p in plans]),
+        np.array([p.null for p in plans]),
+        np.array([p.clear for p in plans]).reshape(len(plans), -1),
+        np.array([p.block for p in plans]).reshape(len(plans), -1),
+        float(np.log(2 / alpha)) if betting else np.inf,
+        float(np.log(2 * tests / alpha)) if betting else np.inf,
+    )
+
+
+def _seen(samples: list[Sample | None], betting: bool) -> Seen:
+    def column(name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return np.array([float(getattr(s, name)) if s is not None else 0.0 for s in samples])
+
+    return Seen(
+        np.maximum(column("n"), 1.0),
+        column("wins"),
+        column("losses"),
+        column("mean"),
+        np.nan_to_num(column("stderr"), nan=np.inf, posinf=1e9),
+        column("groups"),
+        column("binary").astype(bool),
+        column("few"),
+        column("log_e_clear") if betting else None,
+        column("log_e_block") if betting else None,
+    )
+
+
+def _regression_p(sample: Sample | None, null: float) -> float:
+    """One-sided p-value of no drop below `null`."""
+    assert sample is not None
+    if sample.binary and null == 0 and sample.wins + sample.losses < EXACT_BELOW:
+        return float(mcnemar_less(sample.wins, sample.losses, mid=True))
+    from evalsuite.gate.rule import z_against
+
+    return float(upper_tail(-z_against(_seen([sample], False), null)[0]))
+
+
+def _references(sides: Mapping[str, str]) -> tuple[str, ...]:
+    """The champion, and the anchor where it is another checkpoint."""
+    names = [n for n in (CHAMPION, ANCHOR) if sides.get(n)]
+    if len(names) == 2 and sides[CHAMPION] == sides[ANCHOR]:
+        names = [CHAMPION]
+    return tuple(names)
+
+
+def _behind_targets(policy: Policy, facts: Facts) -> frozenset[str]:
+    if policy.must_improve is None:
+        return frozenset()
+    wanted = {t.metric for t in policy.must_improve.targets}
+    if "macro" in wanted:
+        return frozenset(facts.items)
+    return frozenset(wanted & facts.items.keys()) | {
+        b for column, members in facts.columns.items() if column in wanted for b in members
+    }
+
+
+def _must_match(candidate: Scorecard, other: Scorecard, name: str) -> None:
+    a, b = candidate.suite, other.suite
+    for what, x, y in (("suite", a.name, b.name), ("regime", a.regime, b.regime), ("suite digest", a.digest, b.digest)):
+        if x != y:
+            raise UsageError(
+                f"candidate and {name} were not asked alike: {what} {x[:40]!r} and {y[:40]!r}; score the older one again"
+            )
+    for result in candidate.results:
+        theirs = other.result(result.benchmark)
+        mine, judged = result.judge.get("digest"), theirs.judge.get("digest") if theirs else None
+        if theirs and mine and judged and mine != judged:
+            raise UsageError(
+                f"{result.benchmark}: candidate and {name} were judged by {result.judge.get('model')} "
+                f"({str(mine)[:12]}) and {theirs.judge.get('model')} ({str(judged)[:12]}); judge both by the same one"
+            )
+
+
+def _verdict(
+    policy: Policy,
+    candidate: Scorecard,
+    cards: Mapping[str, Scorecard],
+    facts: Facts,
+    prepared: Prepared,
+    run: _Run,
+    findings: tuple[Finding, ...],
+    needs: Mapping[str, int],
+) -> Verdict:
+    return Verdict(
+        gate_id=prepared.gate_id,
+        policy=policy.digest,
+        policy_name=policy.name,
+        suite={"name": candidate.suite.name, "digest": candidate.suite.digest, "regime": candidate.suite.regime},
+        ref=facts.ref,
+        candidate=Party(candidate.checkpoint.name, candidate.checkpoint.digest),
+        champion=_party(cards.get(CHAMPION), facts.generation),
+        anchor=_party(cards.get(ANCHOR), facts.anchor_generation),
+        attempt=facts.attempt,
+        outcome=outcome_of(findings) if not needs else "hold",
+        findings=findings,
+        cost=_cost(facts, run),
+        blind={p.benchmark: p.margin for p in prepared.pairs if p.reference == CHAMPION},
+        pairs=len(prepared.pairs),
+        bootstrap=facts.bootstrap,
+        claim=policy.must_improve is not None,
+        settings=policy.settings,
+        versions=facts.versions,
+        final=not needs,
+        needs=needs,
+    )
+
+
+def _party(card: Scorecard | None, generation: int | None) -> Party | None:
+    return Party(card.checkpoint.name, card.checkpoint.digest, generation) if card is not None else None
+
+
+def _cost(facts: Facts, run: _Run) -> dict[str, float]:
+    """Responses that were looked at, of each side, and the candidate's share of one full run (K = 1)."""
+    mine = sum(n * facts.items[name].k for name, n in run.used.items())
+    whole = sum(len(items.ids) for items in facts.items.values())
+    cost: dict[str, float] = {"candidate": mine, "full_run": whole, "share": mine / whole if whole else 0.0}
+    for name in run.cards:
+        cost[name] = mine
+    return cost

@@ -1,0 +1,172 @@
+"""Two sides of one benchmark, item by item in the gate's order, and what each look sees of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalsuite.gate.margins import PairPlan
+from evalsuite.gate.rule import FEW
+from evalsuite.scorecard import Result
+from evalsuite.stats.betting import log_e
+from evalsuite.stats.inferiority import clustered_stderr, loss_bound, stratified_stderr
+from evalsuite.stats.power import intraclass
+
+JUDGE = "judge: "  # how a failure begins that is a judge's, not the checkpoint's or ours (verify.judge.Unjudged)
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One checkpoint's scores of one benchmark, in the gate's order; nan where there is none.
+
+    `known` marks items that were answered or failed, `unjudged` those whose judge gave no verdict, `failed` the others
+    without a score.
+    """
+
+    scores: Floats
+    known: NDArray[np.bool_]
+    failed: NDArray[np.bool_]
+    unjudged: NDArray[np.bool_]
+
+
+def side(result: Result | None, ids: tuple[str, ...]) -> Side:
+    """The result laid out in order; a missing result knows nothing."""
+    scores: Mapping[str, float] = result.scores if result else {}
+    failures: Mapping[str, str] = result.failures if result else {}
+    values = np.fromiter((scores.get(i, math.nan) for i in ids), dtype=float, count=len(ids))
+    has = ~np.isnan(values)
+    failed = np.zeros(len(ids), dtype=bool)
+    unjudged = np.zeros(len(ids), dtype=bool)
+    if failures:
+        whys = [failures.get(i, "") for i in ids]
+        unjudged = np.array([why.startswith(JUDGE) for why in whys], dtype=bool)
+        failed = np.array([bool(why) for why in whys], dtype=bool) & ~unjudged
+    return Side(values, has | failed | unjudged, failed & ~has, unjudged & ~has)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Candidate minus reference in the gate's order; `difference` is nan where either has no score.
+
+    Verdicts that a judge owes are imputed at their worst, candidate 0 and reference 1, so that they can never promote a
+    worse checkpoint.
+    """
+
+    plan: PairPlan
+    candidate: Side
+    reference: Side
+    now: Floats
+    was: Floats
+    difference: Floats
+
+    @classmethod
+    def of(cls, plan: PairPlan, candidate: Side, reference: Side) -> Pair:
+        now = np.where(candidate.unjudged, 0.0, candidate.scores)
+        was = np.where(reference.unjudged, 1.0, reference.scores)
+        return cls(plan, candidate, reference, now, was, now - was)
+
+    def complete(self, size: int) -> bool:
+        """Whether the first `size` items are known on both sides."""
+        return bool(self.candidate.known[:size].all() and self.reference.known[:size].all())
+
+    def seen(self, size: int) -> Sample:
+        """What the first `size` items say."""
+        held = ~np.isnan(self.difference[:size])
+        d = self.difference[:size][held]
+        now, was = self.now[:size][held], self.was[:size][held]
+        clusters = self.plan.order.clusters[:size]
+        index = _numbered([c for c, h in zip(clusters, held, strict=True) if h]) if clusters else None
+        return Sample.of(self.plan, d, now, was, index)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The pairs of a prefix, summed up. `stderr` is that of the mean difference, by the pair's own design."""
+
+    n: int
+    wins: int
+    losses: int
+    mean: float
+    now: float
+    was: float
+    stderr: float
+    groups: int
+    binary: bool
+    few: float
+    variance: float
+    icc: float | None
+    log_e_clear: float
+    log_e_block: float
+
+    @classmethod
+    def of(cls, plan: PairPlan, d: Floats, now: Floats, was: Floats, index: Any) -> Sample:
+        n = len(d)
+        wins, losses = int((d > 0).sum()), int((d < 0).sum())
+        mean = math.fsum(d) / n if n else 0.0
+        variance = math.fsum((d - mean) ** 2) / (n - 1) if n > 1 else 0.0
+        binary = (
+            plan.k == 1 and index is None and bool(((now == 0) | (now == 1)).all() and ((was == 0) | (was == 1)).all())
+        )
+        stderr, groups = math.sqrt(variance / n) if n else math.inf, 0
+        if index is not None and n:
+            if plan.rule.strata:
+                stderr = float(stratified_stderr(d, index))
+            else:
+                stderr, groups = clustered_stderr(d, index)
+        return cls(
+            n=n,
+            wins=wins,
+            losses=losses,
+            mean=mean,
+            now=math.fsum(now) / n if n else math.nan,
+            was=math.fsum(was) / n if n else math.nan,
+            stderr=float(stderr),
+            groups=int(groups),
+            binary=binary,
+            few=_few(plan, d, losses, index) if wins + losses < FEW and not binary else 1.0,
+            variance=variance,
+            icc=float(intraclass(d, index)) if index is not None and n > 1 else None,
+            log_e_clear=math.nan,
+            log_e_block=math.nan,
+        )
+
+
+def betting_paths(pair: Pair) -> tuple[Floats, Floats]:
+    """Running maxima of log E over the items, (to clear, to block); what is absent bets nothing."""
+    d = np.nan_to_num(pair.difference, nan=0.0)
+    clusters = pair.plan.order.clusters
+    if clusters and not pair.plan.rule.strata:
+        index = _numbered(list(clusters))
+        sums = np.bincount(index, weights=d)
+        unit = sums / np.bincount(index).max()
+        paths = [np.maximum.accumulate(log_e(unit, null, side)) for null, side in _bets(pair.plan)]
+        return paths[0][index], paths[1][index]
+    clear, block = (np.maximum.accumulate(log_e(d, null, side)) for null, side in _bets(pair.plan))
+    return clear, block
+
+
+def _bets(plan: PairPlan) -> tuple[tuple[float, Any], tuple[float, Any]]:
+    return (-plan.margin, "clear"), (plan.null, "block")
+
+
+def _few(plan: PairPlan, d: Floats, losses: int, index: Any) -> float:
+    """The p-value that clears a pair with hardly a difference.
+
+    Graded scores bet against the margin (p = 1/E by Ville). Clusters count as n/deff independent items, by the planned
+    design effect.
+    """
+    if index is not None and not plan.rule.strata and plan.k == 1:
+        return float(loss_bound(max(1.0, math.floor(len(d) / plan.deff)), losses, plan.margin))
+    return min(1.0, math.exp(-float(log_e(d, -plan.margin, "clear")[-1]))) if len(d) else 1.0
+
+
+def _numbered(names: list[str]) -> NDArray[np.int64]:
+    """Each name as the number of its first appearance."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
