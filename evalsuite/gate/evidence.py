@@ -15,7 +15,7 @@ from evalsuite.gate.facts import Contamination, Facts
 from evalsuite.gate.floors import split
 from evalsuite.gate.policy import Policy, Target
 from evalsuite.gate.tally import JUDGE, Pair
-from evalsuite.gate.verdict import Finding
+from evalsuite.gate.verdict import Finding, FindingOutcome
 from evalsuite.scorecard import Result, Scorecard
 from evalsuite.stats.inferiority import score_z
 from evalsuite.stats.multiple import attempt_alpha, simes
@@ -29,7 +29,7 @@ MIN_TRUNCATED = 20  # answers below which a rate of truncated ones says nothing
 def standing(policy: Policy, facts: Facts) -> Iterator[Finding]:
     """What is known before anything is scored: infra checks, training data, suite members that are not there."""
     for check in facts.infra:
-        outcome = "pass" if check.passed else "block"
+        outcome: FindingOutcome = "pass" if check.passed else "block"
         yield Finding("", f"infra.{check.name}", outcome, check.why or ("ok" if check.passed else "failed"))
     yield from _training(policy, facts)
     for name in sorted({split(n)[0] for n in policy.safety} - facts.items.keys()):
@@ -59,18 +59,16 @@ def evidence(
 
 def _side(policy: Policy, facts: Facts, name: str, result: Result | None, who: str) -> Iterator[Finding]:
     if result is None:
-        outcome = "block" if policy.errors.missing == "block" else "hold"
-        yield Finding(
-            name, "missing", outcome, f"the {who} has no result (complete it: evalsuite score)", reference=who
-        )
+        outcome: FindingOutcome = "block" if policy.errors.missing == "block" else "hold"
+        words = f"the {who} has no result (complete it: evalsuite score)"
+        yield Finding(name, "missing", outcome, words, reference=who)
         return
     n = result.n + result.n_failed
     unjudged = sum(why.startswith(JUDGE) for why in result.failures.values())
     if unjudged > policy.errors.judge_failed_rate_max * n:
-        words = f"the judge gave no verdict on {unjudged} of {n} answers of the {who}"
-        yield Finding(
-            name, "judge", "hold", f"{words} (at most {policy.errors.judge_failed_rate_max:.1%})", reference=who
-        )
+        limit = f"at most {policy.errors.judge_failed_rate_max:.1%}"
+        words = f"the judge gave no verdict on {unjudged} of {n} answers of the {who} ({limit})"
+        yield Finding(name, "judge", "hold", words, reference=who)
     items = facts.items[name]
     if items.safety and result.n and result.n_empty > policy.errors.empty_safety_max * result.n:
         words = f"{result.n_empty} of {result.n} answers of the {who} are empty, which can look like safety"
@@ -165,7 +163,7 @@ def _drop_p(d: Sequence[float]) -> float:
 def _training(policy: Policy, facts: Facts) -> Iterator[Finding]:
     """Whether the training data was checked against this suite, and what was found."""
     rule, training = policy.decontamination, facts.training
-    missing = "block" if rule.required else "warn"
+    missing: FindingOutcome = "block" if rule.required else "warn"
     if training.waived:
         words = f"trained on unchecked data, waived: {training.waived}"
         yield Finding("", "decontamination", missing, words, tier="decontamination")
@@ -200,8 +198,8 @@ def clean_subset(policy: Policy, facts: Facts, pairs: Sequence[Pair], used: Mapp
     """Each pair again, on the items that the training data does not touch."""
     touched: dict[str, set[str]] = {}
     for report in facts.training.reports.values():
-        for benchmark, ids in report.touched.items():
-            touched.setdefault(benchmark, set()).update(ids)
+        for benchmark, items in report.touched.items():
+            touched.setdefault(benchmark, set()).update(items)
     level = policy.method.alpha / 2 / max(1, len(pairs))
     for pair in pairs:
         name, size = pair.plan.benchmark, used[pair.plan.benchmark]
@@ -269,7 +267,7 @@ def _claimed(target: Target, facts: Facts, pairs: Sequence[Pair], level: float, 
 
 
 def _gain(metric: str, facts: Facts, pairs: Sequence[Pair]) -> tuple[float | None, float | None, bool]:
-    """(mean difference, its standard error, whether over whole benchmarks): macro over columns, a column, a benchmark."""
+    """(mean difference, standard error, whether over whole benchmarks) of the suite, a column or a benchmark."""
     by_name = {p.plan.benchmark: p for p in pairs}
     columns = facts.columns if metric == "macro" else {metric: facts.columns.get(metric, (metric,))}
     differences, variances, whole = [], [], True

@@ -68,8 +68,8 @@ class Facts:
     """Everything that `judge` knows beyond the scorecards. The caller does all I/O.
 
     `columns` maps each column of the suite to its benchmarks (several for a group). `exhausted` says that nothing more
-    can be asked, so what is absent stays absent. `spreads` comes from the last gate. `generation` and `anchor_generation`
-    are those of the refs the references came from.
+    can be asked, so what is absent stays absent. `spreads` comes from the last gate. `generation` and
+    `anchor_generation` are those of the refs the references came from.
     """
 
     items: Mapping[str, Items]

@@ -22,8 +22,8 @@ def pair_finding(
 ) -> Finding:
     """The finding of one pair. `state` is (status, look of the decision); `ended` when every look was played.
 
-    An advisory pair only warns. A pair that was still open when another one blocked is undecided and holds nothing up by
-    itself: the verdict is a block anyway.
+    An advisory pair only warns. A pair that was still open when another one blocked is undecided and holds nothing up
+    by itself: the verdict is a block anyway.
     """
     plan = pair.plan
     status, at = state

@@ -24,7 +24,7 @@ LEVEL = 0.95  # of the exact one-sided bound that decides at the last look
 
 @dataclass(frozen=True, slots=True)
 class FloorPlan:
-    """One bound on one score. `members` marks the items (in the gate's order) that it is about: all, or one category."""
+    """One bound on one score. `members` marks the items, in the gate's order, that it is about: all, or a category."""
 
     name: str
     benchmark: str
@@ -57,7 +57,7 @@ class FloorState:
 
 
 def plan_floors(policy: Policy, orders: Mapping[str, Order], facts: Facts) -> tuple[FloorPlan, ...]:
-    """Every floor and ceiling of the policy whose benchmark is there; what is absent is missing evidence (evidence.py)."""
+    """Every floor and ceiling of the policy whose benchmark is there; an absent one is missing evidence."""
     found = []
     wanted = {name: bounds for name, bounds in policy.safety.items() if split(name)[0] in orders}
     n_tests = len(wanted) + len(orders)

@@ -1,7 +1,7 @@
 """The gate: a policy, two or three scorecards and the facts around them become a verdict. Pure: no I/O, model or clock.
 
 Promotion is an intersection–union test (Berger 1982): every required pair must clear its margin at level α, so no
-correction is needed for the number of pairs. Blocks are shared out over pairs and floors (Bonferroni), half of α in all.
+correction is needed for the number of pairs. Blocks are shared out over pairs and floors (Bonferroni), α/2 in all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXACT_BELOW = 50  # discordant items below which a regression's p-value is mid-p
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that is fixed before the first answer: order of items, margins, bounds. The same for the same inputs."""
+    """Everything that is fixed before the first answer: order of items, margins, bounds."""
 
     gate_id: str
     orders: Mapping[str, Order]
@@ -148,7 +148,7 @@ class _Run:
         return {}
 
     def _start(self) -> int:
-        """Where complete data is judged at once, only the last look is played; a verdict may then depend on the cache."""
+        """The last look where complete data is judged at once; a verdict may then depend on what is cached."""
         if self.policy.method.when_complete != "fixed":
             return 0
         last = self.prepared.n_looks - 1
@@ -300,7 +300,7 @@ def _must_match(candidate: Scorecard, other: Scorecard, name: str) -> None:
     for what, x, y in (("suite", a.name, b.name), ("regime", a.regime, b.regime), ("suite digest", a.digest, b.digest)):
         if x != y:
             raise UsageError(
-                f"candidate and {name} were not asked alike: {what} {x[:40]!r} and {y[:40]!r}; score the older one again"
+                f"candidate and {name} were not asked alike: {what} {x[:40]!r} and {y[:40]!r}; score the older again"
             )
     for result in candidate.results:
         theirs = other.result(result.benchmark)

@@ -69,8 +69,8 @@ def order(
         members.setdefault(clusters.get(i, i), []).append(i)
     names = [name for _, name in sorted((rank(name), name) for name in members)]
     ordered = tuple(i for name in names for _, i in sorted((rank(i), i) for i in members[name]))
-    sizes, counts = _whole_clusters([len(members[name]) for name in names], len(ordered), n_looks)
-    return Order(ordered, tuple(name for name in names for _ in members[name]), sizes, counts)
+    labels = tuple(name for name in names for _ in members[name])
+    return Order(ordered, labels, *_whole_clusters([len(members[name]) for name in names], len(ordered), n_looks))
 
 
 def _whole_clusters(lengths: Sequence[int], n: int, n_looks: int) -> tuple[tuple[int, ...], tuple[bool, ...]]:
