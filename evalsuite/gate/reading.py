@@ -142,7 +142,7 @@ def _method(raw: Any, problems: Problems) -> Method:
 def _samples(raw: Any, problems: Problems) -> Samples:
     values = problems.values("samples", raw, schema.SAMPLES)
     rows = problems.rows("samples.when", values.pop("when", ()), schema.K_RULE, needed=("n_lt", "k"))
-    return Samples(**values, when=tuple(sorted((KRule(**row) for row in rows), key=lambda rule: rule.n_lt)))
+    return Samples(**values, when=tuple(sorted((KRule(**row) for _, row in rows), key=lambda rule: rule.n_lt)))
 
 
 def _planning(raw: Any, problems: Problems) -> Planning:
@@ -216,7 +216,7 @@ def _must_improve(raw: Any, method: Method, problems: Problems) -> MustImprove |
     mode: Literal["any_of", "all_of"] = "any_of" if "any_of" in values else "all_of"
     rows = values[mode]
     read = problems.rows(f"must_improve.{mode}", rows, schema.TARGET, needed=("metric",))
-    return MustImprove(mode, tuple(Target(**row) for row in read), alpha)
+    return MustImprove(mode, tuple(Target(**row) for _, row in read), alpha)
 
 
 def _unseen(raw: Any, problems: Problems) -> Unseen:
@@ -226,12 +226,12 @@ def _unseen(raw: Any, problems: Problems) -> Unseen:
 
 def _notify(raw: Any, problems: Problems) -> tuple[Notify, ...]:
     found = []
-    for i, row in enumerate(problems.rows("notify", raw, schema.NOTIFY)):
+    for path, row in problems.rows("notify", raw, schema.NOTIFY):
         if len(row) == 1:
             kind: Literal["webhook", "file"] = "webhook" if "webhook" in row else "file"
             found.append(Notify(kind, row[kind]))
         elif row:
-            problems.add(f"notify[{i}]", row, "webhook or file, one of them")
+            problems.add(path, row, "webhook or file, one of them")
     return tuple(found)
 
 

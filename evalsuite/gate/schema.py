@@ -226,8 +226,8 @@ class Problems:
 
     def rows(
         self, path: str, raw: Any, kinds: Mapping[str, Kind], needed: Sequence[str] = ()
-    ) -> Iterator[dict[str, Any]]:
-        """The rows of a list of mappings that fit and have what is needed."""
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(path, values) of the rows of a list of mappings that fit and have what is needed."""
         if not isinstance(raw, list | tuple):
             self.add(path, raw, "a list of mappings")
             return
@@ -238,7 +238,7 @@ class Problems:
             if isinstance(row, Mapping):
                 self.lines += [f"{self._source(where)}: {where}.{key} is missing" for key in needed if key not in row]
             if len(self.lines) == before:
-                yield values
+                yield where, values
 
     def _fits(self, path: str, key: str, value: Any, kinds: Mapping[str, Kind]) -> bool:
         if key not in kinds:
