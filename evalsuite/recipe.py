@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -214,7 +213,4 @@ def _gate(one: _RawStage, raw: _RawRecipe) -> GateRule | None:
         return None
     shared = raw.gate if isinstance(raw.gate, Mapping) else {}
     own = one.gate if isinstance(one.gate, Mapping) else {}
-    rule = parse(GateRule, {**shared, **own}, f"{one.name}.gate")
-    if rule.on_block == "rollback" and rule.adjust.get("lr_scale", 1.0) == 1.0 and "seed" not in rule.adjust:
-        return dataclasses.replace(rule, adjust={**rule.adjust, "seed": one.seed or raw.seed})
-    return rule
+    return parse(GateRule, {**shared, **own}, f"{one.name}.gate")

@@ -76,7 +76,8 @@ class Trainer(Protocol):
     """Turns a job into complete checkpoints, in step order.
 
     `train` on a folder that it worked in before goes on where that stopped and yields what was published there again;
-    closing the iterator means "stop now". A trainer may also have `can_roll_back(job) -> bool`.
+    closing the iterator means "stop now". A trainer that cannot always load an
+    earlier checkpoint again also has `can_roll_back(options) -> bool`, of its parsed config.
     """
 
     name: str

@@ -1,0 +1,126 @@
+"""From a recipe to jobs: where each stage works, what it starts from, and what can be refused before any training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evalsuite.errors import EvalsuiteError, UsageError, did_you_mean
+from evalsuite.loop.log import LoopLog
+from evalsuite.recipe import Recipe, Stage, split_reference
+from evalsuite.trainers.lookup import find_trainer
+from evalsuite.trainers.options import parse
+from evalsuite.trainers.types import Coupling, DataRef, Trainer, TrainJob
+
+if TYPE_CHECKING:
+    from evalsuite.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one call of the loop does: all stages, or `only` one, which may be given another `start`."""
+
+    recipe: Recipe
+    out: Path
+    stages: tuple[Stage, ...]
+    trainers: Mapping[str, Trainer]
+    start: Path | None = None
+
+    def folder(self, stage: Stage) -> Path:
+        return self.out / stage.name
+
+    def previous(self, stage: Stage) -> str | None:
+        """The name of the stage before this one in the recipe."""
+        names = [s.name for s in self.recipe.stages]
+        at = names.index(stage.name)
+        return names[at - 1] if at else None
+
+
+def make_plan(
+    recipe: Recipe, out: Path, *, only: str | None = None, start: Path | None = None,
+    find: Callable[[str], Trainer] = find_trainer,
+) -> Plan:  # fmt: skip
+    """Checks trainers, options and paths of every stage. Raises UsageError with all problems, one a line."""
+    names = [stage.name for stage in recipe.stages]
+    if only is not None and only not in names:
+        raise UsageError(f"no stage named {only!r} in recipe {recipe.name!r}{did_you_mean(only, names)}")
+    if start is not None and only is None and len(names) > 1:
+        raise UsageError("--start is the start of one stage; say which with --only STAGE")
+    stages = tuple(s for s in recipe.stages if only is None or s.name == only)
+    trainers: dict[str, Trainer] = {}
+    problems: list[str] = []
+    for stage in stages:
+        try:
+            trainers[stage.name] = _trainer(stage, find)
+            _data(recipe, stage)
+        except EvalsuiteError as error:
+            problems += [str(error)]
+    if problems:
+        raise UsageError("\n".join(f"{recipe.name}: {line}" for problem in problems for line in problem.splitlines()))
+    return Plan(recipe, out, stages, trainers, start)
+
+
+def make_job(plan: Plan, stage: Stage, start: Checkpoint | None, inputs: Mapping[str, Checkpoint]) -> TrainJob:
+    coupling = Coupling(stage.gate.mode, stage.gate.lag) if stage.gate else Coupling("off")
+    return TrainJob(
+        stage=stage.kind,
+        start=start,
+        data=_data(plan.recipe, stage),
+        out=plan.folder(stage),
+        seed=stage.seed,
+        save=stage.save,
+        options=stage.options,
+        inputs=inputs,
+        launch=stage.launch,
+        coupling=coupling,
+    )
+
+
+def resolve(plan: Plan, stage: Stage, text: str, log: LoopLog, champion: Callable[[], Path | None]) -> Path:
+    """The folder that `start` or an input names. Raises UsageError when there is nothing yet that it could name."""
+    if text == "model":
+        return plan.recipe.find(plan.recipe.model or "")
+    if text == "@champion":
+        found = champion()
+        if found is None:
+            raise UsageError(f"{stage.name}: starts from @champion, but the registry has none; promote one first")
+        return found
+    reference = split_reference(text)
+    if reference is None:
+        return plan.recipe.find(text)
+    source, which = reference[0] or plan.previous(stage) or "", reference[1]
+    state = log.stage(source)
+    chosen = [d for d in state.seen if which == "last" or d in state.promoted]
+    if not chosen:
+        done = "promoted no checkpoint" if which == "promoted" else "has no checkpoint yet"
+        raise UsageError(f"{stage.name}: starts from {text}, but stage {source!r} {done}")
+    # The newest promoted one beat every one before it.
+    return Path(state.seen[chosen[-1]]["path"])
+
+
+def _trainer(stage: Stage, find: Callable[[str], Trainer]) -> Trainer:
+    trainer = find(stage.trainer)
+    options: object = parse(trainer.config, stage.options, f"{stage.name}.options")
+    can = getattr(trainer, "can_roll_back", None)
+    if stage.gate and stage.gate.on_block == "rollback" and can is not None and not can(options):
+        raise UsageError(
+            f"{stage.name}: on_block is 'rollback', which trainer {stage.trainer!r} cannot do with these options "
+            "(exec: set options.restart, a command that starts from {src}); use stop or continue"
+        )
+    return trainer
+
+
+def _data(recipe: Recipe, stage: Stage) -> tuple[DataRef, ...]:
+    return tuple(_reference(recipe, stage, text) for text in stage.data)
+
+
+def _reference(recipe: Recipe, stage: Stage, text: str) -> DataRef:
+    path = recipe.find(text)
+    if not path.is_file():
+        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        raise UsageError(f"{stage.name}.data: no file {text!r}{near}")
+    with path.open("rb") as file:
+        return DataRef(text, hashlib.file_digest(file, "sha256").hexdigest())

@@ -1,0 +1,206 @@
+"""What a person sees of a loop: a small table that stays current on a terminal, plain lines elsewhere. To stderr."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from evalsuite.errors import EvalsuiteError
+from evalsuite.loop.hooks import Gated
+from evalsuite.trainers.events import Event, EventReader
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+POLL_S = 0.5
+SHOWN = 5  # verdicts in the table
+
+
+class View(Protocol):
+    """Told of everything that happens in a loop."""
+
+    def say(self, line: str) -> None: ...
+
+    def stage(self, name: str, out: Path) -> None: ...
+
+    def gating(self, checkpoint: str) -> None: ...
+
+    def gated(self, checkpoint: str, verdict: Gated) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Silent:
+    """Tells nobody anything."""
+
+    def say(self, line: str) -> None: ...
+
+    def stage(self, name: str, out: Path) -> None: ...
+
+    def gating(self, checkpoint: str) -> None: ...
+
+    def gated(self, checkpoint: str, verdict: Gated) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Lines:
+    """One line for each thing that happened, and the trainer's warnings as they come: for logs and pipes."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._follower = _Follower(self._on_event)
+
+    def say(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    def stage(self, name: str, out: Path) -> None:
+        self.say(f"{name}: training in {out}")
+        self._follower.follow(out)
+
+    def gating(self, checkpoint: str) -> None:
+        self.say(f"{checkpoint}: judging")
+
+    def gated(self, checkpoint: str, verdict: Gated) -> None:
+        self.say(f"{checkpoint}: {verdict.outcome}  {verdict.line}")
+
+    def close(self) -> None:
+        self._follower.close()
+
+    def _on_event(self, event: Event) -> None:
+        if event["kind"] == "warning":
+            self.say(f"warning: {event.get('text', '')}")
+
+
+class Live:
+    """Stage, step, last verdicts and the cost saved, redrawn in place; out of the way while the gate draws its own."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live as RichLive
+
+        self._console = Console(stderr=True)
+        self._live: RichLive | None = None
+        self._follower = _Follower(self._on_event)
+        self._stage, self._step = "", ""
+        self._verdicts: list[tuple[str, Gated]] = []
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def stage(self, name: str, out: Path) -> None:
+        self._stage, self._step = name, ""
+        self._follower.follow(out)
+        self._draw()
+
+    def gating(self, checkpoint: str) -> None:
+        self._hide()
+        self.say(f"{self._stage}: judging {checkpoint}")
+
+    def gated(self, checkpoint: str, verdict: Gated) -> None:
+        self._verdicts.append((checkpoint, verdict))
+        self._draw()
+
+    def close(self) -> None:
+        self._follower.close()
+        self._hide()
+
+    def _on_event(self, event: Event) -> None:
+        if event["kind"] == "step":
+            self._step = step_line(event)
+        elif event["kind"] == "warning":
+            self.say(f"warning: {event.get('text', '')}")
+
+    def _draw(self) -> None:
+        from rich.live import Live as RichLive
+
+        if self._live is None:
+            self._live = RichLive(console=self._console, get_renderable=self._table, refresh_per_second=2)
+            self._live.start()
+
+    def _hide(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _table(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        colours = {"promote": "green", "block": "red", "hold": "yellow"}
+        table = Table(title=f"{self._stage}  {self._step}", caption=saved_line([v for _, v in self._verdicts]))
+        for column in ("checkpoint", "verdict", ""):
+            table.add_column(column)
+        for name, verdict in self._verdicts[-SHOWN:]:
+            table.add_row(Text(name), Text(verdict.outcome, colours[verdict.outcome]), Text(verdict.line))
+        return table
+
+
+def view() -> View:
+    """The table on a terminal, lines elsewhere."""
+    return Live() if sys.stderr.isatty() else Lines()
+
+
+def step_line(event: Mapping[str, Any]) -> str:
+    """`step 120  loss 0.532  lr 5e-07`."""
+    words = [f"{name} {event[name]:.4g}" for name in ("loss", "lr", "reward", "kl") if _is_number(event.get(name))]
+    return "  ".join([f"step {event.get('step', '?')}", *words])
+
+
+def saved_line(verdicts: list[Gated]) -> str:
+    """`3 verdicts for 1.05 runs of the suite, 1.95 saved`; empty when no verdict tells its cost."""
+    used = [verdict.cost["used"] for verdict in verdicts if "used" in verdict.cost]
+    if not used:
+        return ""
+    n = len(used)
+    return f"{n} verdict{'s' * (n != 1)} for {sum(used):.2f} runs of the suite, {n - sum(used):.2f} saved"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class _Follower:
+    """Reads the events of the current stage in a thread of its own: training goes on while the loop judges."""
+
+    def __init__(self, tell: Any) -> None:
+        self._tell = tell
+        self._reader: EventReader | None = None
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def follow(self, out: Path) -> None:
+        self._look()
+        reader = EventReader(out / "events.jsonl")
+        with suppress(EvalsuiteError):
+            reader.new()  # what an earlier call has told
+        with self._lock:
+            self._reader = reader
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="loop-view", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=2.0)
+        self._look()
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL_S):
+            self._look()
+
+    def _look(self) -> None:
+        with self._lock:
+            if self._reader is None:
+                return
+            try:
+                for event in self._reader.new():
+                    self._tell(event)
+            except EvalsuiteError:
+                self._reader = None  # whoever runs the trainer says what is wrong with its events
