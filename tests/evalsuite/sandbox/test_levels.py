@@ -104,7 +104,7 @@ def test_without_isolation_programs_are_judged_and_a_warning_is_printed(
 ) -> None:
     monkeypatch.setattr(pool, "_warned", False)
     daemon = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\nos._exit(0)"
-    programs = [Program("x = 1", 10.0), Program("raise ValueError('no')", 10.0), Program(daemon, 10.0)]
+    programs = [Program("x = 1", 10.0), Program("raise ValueError('no')", 10.0), Program(daemon, 1.0)]
     outcomes = dict(run_many(programs, Policy(unsafe=True)))
     pool.close_all()
     assert [outcomes[i].passed for i in range(3)] == [True, False, False]
