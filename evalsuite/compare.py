@@ -101,7 +101,7 @@ def is_mean(result: Result) -> bool:
         return all(map(is_mean, result.members))
     if result.value is None or not result.scores:
         return False
-    return abs(_value_on(result, result.scores.keys()) - result.value) < NEAR
+    return abs(value_on(result, result.scores.keys()) - result.value) < NEAR
 
 
 def compare_results(first: Result, second: Result) -> Paired | None:
@@ -172,8 +172,8 @@ def _compared(column: str, first: Result, second: Result, pair: Paired, p_holm: 
         column,
         first.benchmark,
         first.metric if is_mean(first) and is_mean(second) else f"mean score, not {first.metric}",
-        _value_on(first, shared),
-        _value_on(second, shared),
+        value_on(first, shared),
+        value_on(second, shared),
         pair,
         p_holm,
         len(first.scores.keys() - shared),
@@ -182,11 +182,11 @@ def _compared(column: str, first: Result, second: Result, pair: Paired, p_holm: 
     )
 
 
-def _value_on(result: Result, samples: Collection[str]) -> float:
+def value_on(result: Result, samples: Collection[str]) -> float:
     """The benchmark's aggregate over some of its samples."""
     if result.members:
         parts = [(m, [i for i in m.scores if f"{m.benchmark}/{i}" in samples]) for m in result.members]
-        values = [_value_on(m, shared) for m, shared in parts if shared]
+        values = [value_on(m, shared) for m, shared in parts if shared]
         return sum(values) / len(values)
     values = [result.scores[i] for i in samples]
     if result.aggregate == "macro" and result.categories:

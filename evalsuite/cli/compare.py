@@ -48,18 +48,20 @@ def command(
     from evalsuite.reference import find_reference, pick, read_published, read_tolerances
     from evalsuite.tables import compare as compare_table
     from evalsuite.tables import print_table, print_text, table_format
-    from evalsuite.tables.collect import find_cards
+    from evalsuite.tables.collect import beside, find_cards
+    from evalsuite.tables.marks import gate_marks
 
     if (second is None) == (model is None):
         raise click.UsageError("expected a second scorecard B, or --reference MODEL, and not both")
     if model is not None and model.casefold() == "all":
         raise click.UsageError("--reference takes one model here")
     chosen = table_format("json" if as_json else form, out)
+    marks = gate_marks(beside(results, "registry"))
     if model is not None:
         (card,) = find_cards([first], results, suite)
         folder = find_reference(results)
         (published,) = pick(read_published(folder), [model], card.suite, allow_mixed=True)
-        print_table(compare_table.reference_table(card, published, read_tolerances(folder)), chosen, out)
+        print_table(compare_table.reference_table(card, published, read_tolerances(folder), marks), chosen, out)
         return
     assert second is not None
     a, b = find_cards([first, second], results, suite)
@@ -67,4 +69,4 @@ def command(
     if chosen == "json":
         print_text(to_json(comparison), out)
     else:
-        print_table(compare_table.table(comparison), chosen, out)
+        print_table(compare_table.table(comparison, marks), chosen, out)

@@ -158,6 +158,12 @@ def score_text(value: float | None, digits: int = 1) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
+def signed_text(value: float | None, digits: int = 1) -> str:
+    """A difference: as `score_text`, with a plus before what is above zero."""
+    text = score_text(value, digits)
+    return text if value is None or text.startswith("−") or float(text) == 0 else f"+{text}"
+
+
 def _spelled(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

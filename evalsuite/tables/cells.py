@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, product
 from string import ascii_lowercase
+from typing import Literal
 
 from evalsuite.reference import AVERAGE, incomplete
 from evalsuite.scorecard import Metric, Result, Scorecard
 from evalsuite.stats import interval
 from evalsuite.tables import Cell, Column, Row, Table, score_text
 
-PARTIAL, FOREIGN, REPORTED, UNCONFIRMED = "~", "†", "ᴿ", "?"
+PARTIAL, FOREIGN, REPORTED, UNCONFIRMED, UNSEEN, TOUCHED = "~", "†", "ᴿ", "?", "ᵁ", "‡"
+WORSE = "v"  # a sign of its own, so no footnote is called that
+EARLY = "stopped early"  # how the note of a result begins whose samples a gate stopped asking for
+STEP = 0.005  # unseen scores are known in steps of at least half a point
 PLAIN_PARTS = ("n_", "lc_weight_", "avg_")  # parts that are counts, weights or lengths, not shares
 SHOWN_RATE = 0.01  # shares of failed and truncated samples above this are said
 
@@ -49,24 +53,83 @@ class Notes:
         return (*marked, *((letter, text) for text, letter in self._lettered.items()))
 
 
-def score_cell(result: Result | None, notes: Notes, *, bold: bool = False, foreign: bool = False) -> Cell:
-    """The cell of one benchmark: `62.1 ±1.3` with marks for partial data, failed and truncated shares above 1 %."""
+def decimals(stderr: float | None) -> int:
+    """Digits after the point that an error leaves worth printing: max(0, min(2, −⌊log10 SE⌋)) with SE in points.
+
+    1 where the error is unknown or 0: all samples alike say nothing of how exact the number is.
+    """
+    return max(0, min(2, -math.floor(math.log10(100 * stderr)))) if stderr else 1
+
+
+def stopped_early(result: Result) -> bool:
+    """Whether a gate stopped asking at a verdict: such a score is biased, and no number of the benchmark."""
+    return any(note.startswith(EARLY) for note in result.notes) or any(map(stopped_early, result.members))
+
+
+def has_unseen(card: Scorecard) -> Literal["", "some", "all"]:
+    """How many of a scorecard's benchmarks are unseen ones."""
+    unseen = [result.split == "unseen" for result in card.results]
+    return "all" if unseen and all(unseen) else "some" if any(unseen) else ""
+
+
+def average_of(card: Scorecard) -> float | None:
+    """The average, and None too where it would lie: a gate stopped early, or unseen and seen stand side by side."""
+    return None if any(map(stopped_early, card.results)) or has_unseen(card) == "some" else card.average
+
+
+def stepped(value: float, stderr: float | None) -> tuple[float, float]:
+    """(the value in whole steps, the step): max(0.5 points, SE), as the Ladder releases it (arXiv 1502.04585)."""
+    step = max(STEP, stderr or 0.0)
+    return min(1.0, max(0.0, round(value / step) * step)), step
+
+
+def score_cell(
+    result: Result | None,
+    notes: Notes,
+    *,
+    bold: bool = False,
+    foreign: bool = False,
+    marks: str = "",
+    digits: int | None = None,
+) -> Cell:
+    """The cell of one benchmark: `62.1 ±0.4` with marks for partial data, failed and truncated shares above 1 %.
+
+    `marks` come first, `digits` are as many as the error allows unless given. Of a benchmark that a gate stopped early
+    no number is shown, of an unseen one the nearest step.
+    """
     if result is None:
         return Cell(title="not scored")
-    marks = notes.foreign() if foreign else ""
-    if partial := incomplete(result):
-        marks += notes.mark(PARTIAL, "not the whole benchmark", f"{result.benchmark}: {partial}")
-    marks += ",".join(notes.letter(text) for text in rates(result))
+    signs = "".join(mark for mark in marks if mark != WORSE) + (notes.foreign() if foreign else "")
+    if partial := incomplete(result) or "; ".join(note for note in result.notes if note.startswith(EARLY)):
+        signs += notes.mark(PARTIAL, "not the whole benchmark", f"{result.benchmark}: {partial}")
+    if stopped_early(result):
+        return Cell(text=signs, n=result.n, title=f"{result.benchmark}: {'; '.join(result.notes)}")
+    if result.split == "unseen":
+        return _unseen_cell(result, notes, signs)
+    letters = [WORSE] * (WORSE in marks) + [notes.letter(text) for text in rates(result)]
+    shown = decimals(result.stderr) if digits is None else digits
     return Cell(
-        text=score_text(result.value),
-        error=error_text(result.stderr),
+        text=score_text(result.value, shown),
+        error=error_text(result.stderr, shown),
         value=result.value,
         stderr=result.stderr,
         n=result.n,
         best=bold,
-        marks=marks,
+        marks=signs + ",".join(letters),
         title=_title(result),
     )
+
+
+def released_cell(value: float, step: float, notes: Notes, title: str, marks: str = "") -> Cell:
+    """An unseen number as it was released, in whole steps."""
+    marks += notes.mark(UNSEEN, "unseen: in steps of at least 0.5 points, never averaged with what is seen")
+    return Cell(score_text(value, decimals(step)), value=value, marks=marks, title=f"{title}, step {100 * step:.2g}")
+
+
+def _unseen_cell(result: Result, notes: Notes, marks: str) -> Cell:
+    if result.value is None:
+        return Cell(title="no value", marks=marks)
+    return released_cell(*stepped(result.value, result.stderr), notes, f"{result.benchmark}, {result.metric}", marks)
 
 
 def rates(result: Result) -> Iterator[str]:
@@ -93,19 +156,26 @@ def average_cell(card: Scorecard, *, bold: bool = False, marks: str = "") -> Cel
     columns = dict(card.suite.columns)
     scored = [result for b in columns.values() if (result := card.result(b)) and result.value is not None]
     total = len(columns) + len(card.suite.missing)
-    if card.average is None:
+    average, stderr = average_of(card), average_stderr(scored)
+    if average is None and card.average is not None:
+        why = "stopped early" if any(map(stopped_early, scored)) else "seen and unseen"
+        return Cell(title=f"{why}: no average", marks=marks)
+    if average is None:
         return Cell(error=f"{len(scored)}/{total}", title=f"{len(scored)} of {total} columns: no average", marks=marks)
-    stderr = average_stderr(scored)
-    title = f"mean of {total} columns: {_spread(card.average, stderr)}"
-    return Cell(score_text(card.average), error_text(stderr), card.average, stderr, None, bold, marks, title)
+    if has_unseen(card):
+        average, step = stepped(average, stderr)
+        return Cell(score_text(average, decimals(step)), value=average, marks=marks + UNSEEN, title="unseen, in steps")
+    digits = decimals(stderr)
+    title = f"mean of {total} columns: {_spread(average, stderr)}"
+    return Cell(score_text(average, digits), error_text(stderr, digits), average, stderr, None, bold, marks, title)
 
 
-def error_text(stderr: float | None) -> str:
-    return "" if stderr is None else f"±{score_text(stderr)}"
+def error_text(stderr: float | None, digits: int = 1) -> str:
+    return "" if stderr is None else f"±{score_text(stderr, digits)}"
 
 
-def card_table(card: Scorecard) -> Table:
-    """One scorecard: a row per benchmark with its other metrics below it, and the average."""
+def card_table(card: Scorecard, said: Sequence[str] = ()) -> Table:
+    """One scorecard: a row per benchmark with its other metrics below it, and the average; `said` stands below."""
     notes = Notes()
     columns = (
         Column("benchmark", "benchmark", align="left", sticky=True),
@@ -125,7 +195,7 @@ def card_table(card: Scorecard) -> Table:
     missing = f"Not scored: {', '.join(card.suite.missing)}." if card.suite.missing else ""
     suite = f"{card.suite.name} · {card.suite.regime} · suite digest {card.suite.digest[:12]}"
     caption = ("Scores ×100 ± standard error.", *filter(None, [missing]), *_judges(card), *_warnings(card))
-    return Table(f"{card.checkpoint.name} · {suite}", columns, tuple(rows), caption, notes.listed())
+    return Table(f"{card.checkpoint.name} · {suite}", columns, tuple(rows), (*caption, *said), notes.listed())
 
 
 def _judges(card: Scorecard) -> Iterator[str]:
@@ -169,7 +239,8 @@ def _part_row(name: str, metric: Metric) -> Row:
     if name.startswith(PLAIN_PARTS):
         plain = Cell(f"{metric.value:g}", value=metric.value)
         return Row((_text(""), plain, Cell(str(metric.n), value=metric.n), Cell(""), Cell(""), _text(name)))
-    score = Cell(score_text(metric.value), error_text(metric.stderr), metric.value, metric.stderr)
+    digits = decimals(metric.stderr)
+    score = Cell(score_text(metric.value, digits), error_text(metric.stderr, digits), metric.value, metric.stderr)
     return Row((_text(""), score, Cell(str(metric.n), value=metric.n), Cell(""), Cell(""), _text(name)))
 
 
@@ -187,7 +258,9 @@ def _spread(value: float | None, stderr: float | None) -> str:
     low, high = interval(value, stderr) if value is not None else (None, None)
     if low is None or high is None:
         return score_text(value)
-    return f"{score_text(value)} {error_text(stderr)}, 95 % interval {score_text(low)} to {score_text(high)}"
+    digits = max(1, decimals(stderr))
+    spread = f"{score_text(low, digits)} to {score_text(high, digits)}"
+    return f"{score_text(value, digits)} {error_text(stderr, digits)}, 95 % interval {spread}"
 
 
 def _percent(part: int, whole: int) -> str:
@@ -195,6 +268,6 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _letters() -> Iterator[str]:
-    """a, b, …, z, aa, ab, …"""
+    """a, b, …, z, aa, ab, … without the sign for worse."""
     for length in count(1):
-        yield from map("".join, product(ascii_lowercase, repeat=length))
+        yield from (word for word in map("".join, product(ascii_lowercase, repeat=length)) if word != WORSE)

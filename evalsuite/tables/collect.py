@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evalsuite.errors import UsageError, did_you_mean
+from evalsuite.errors import UnseenBudget, UsageError, did_you_mean
 from evalsuite.scorecard import Result, Scorecard, fold, read, with_average
 
+SEALED = "sealed"
 KEYS = {"schema", "checkpoint", "results"}
-SKIPPED = {"journal"}  # responses live there, never scorecards
+# Responses, the history, unseen answers, and what a gate scored until it stopped: none of it stands for a checkpoint.
+SKIPPED = {"journal", "registry", SEALED, "gates"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,12 @@ class Collected:
 def collect(folder: Path, *, skip_broken: bool = False) -> Collected:
     """Every scorecard under a folder: each *.json that has the keys schema, checkpoint and results.
 
-    Raises UsageError when the folder is absent or, unless `skip_broken`, when files cannot be read (all are named).
+    Raises UsageError when the folder is absent or, unless `skip_broken`, when files cannot be read (all are named), and
+    UnseenBudget for the folder of sealed answers.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; expected the one that `evalsuite score` writes to (--results)")
+    _refuse_sealed(folder)
     found: list[Found] = []
     broken: list[str] = []
     for path in _json_files(folder, broken):
@@ -55,6 +59,12 @@ def collect(folder: Path, *, skip_broken: bool = False) -> Collected:
         head = f"{len(broken)} {'file' if len(broken) == 1 else 'files'} under {folder} cannot be read"
         raise UsageError("\n".join([f"{head} (--skip-broken leaves them out):", *broken]))
     return Collected(tuple(found), tuple(broken))
+
+
+def beside(folder: Path, name: str) -> Path:
+    """What of that name lies in a folder of scorecards or up to two levels above it; where it would lie if nowhere."""
+    near = [folder, *folder.absolute().parents[:2]]
+    return next((place / name for place in near if (place / name).is_dir()), folder / name)
 
 
 def load(path: Path) -> Scorecard | None:
@@ -118,6 +128,7 @@ def find_cards(names: Sequence[str], results: Path, suite: str | None = None) ->
 
 def _candidates(name: str, results: Path) -> Sequence[Scorecard]:
     if Path(name).is_file():
+        _refuse_sealed(Path(name))
         card = load(Path(name))
         if card is None:
             raise UsageError(f"{name}: not a scorecard; expected the JSON file that `evalsuite score` names at its end")
@@ -138,6 +149,16 @@ def engine_of(card: Scorecard) -> str:
     if isinstance(engine, dict):
         return " ".join(str(engine[k]) for k in ("engine", "dtype") if engine.get(k))
     return str(engine)
+
+
+def _refuse_sealed(path: Path) -> None:
+    """Any folder may be called sealed; the one of a results folder has the history beside it."""
+    for place in (path.resolve(), *path.resolve().parents):
+        if place.name == SEALED and (place.parent / "registry").is_dir():
+            raise UnseenBudget(
+                f"{path}: answers to the unseen suite are sealed; a table has only the numbers that "
+                "`evalsuite release` let out (they stand in: evalsuite leaderboard)"
+            )
 
 
 def _json_files(folder: Path, broken: list[str]) -> list[Path]:

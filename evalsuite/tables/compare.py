@@ -10,14 +10,15 @@ from evalsuite.errors import UsageError
 from evalsuite.reference import AVERAGE, Judgement, Published, Tolerance, incomplete, judge
 from evalsuite.scorecard import Result, Scorecard
 from evalsuite.stats import Paired
-from evalsuite.tables import ABSENT, Cell, Column, Row, Table, score_text
+from evalsuite.tables import ABSENT, Cell, Column, Row, Table, score_text, signed_text
 from evalsuite.tables.cells import UNCONFIRMED, Notes, rates, score_cell
 from evalsuite.tables.collect import engine_of
+from evalsuite.tables.marks import NO_MARKS, GateMarks
 
 BETTER = f"the side that is proven better (paired test, Holm over the benchmarks, {ALPHA})"
 
 
-def table(comparison: Comparison) -> Table:
+def table(comparison: Comparison, marks: GateMarks = NO_MARKS) -> Table:
     """Scores on the shared samples, B − A with its 95 % interval, samples where one side is higher, p-value."""
     notes = Notes()
     columns = (
@@ -40,10 +41,15 @@ def table(comparison: Comparison) -> Table:
     rows.append(_average_row(comparison, len(columns)))
     a, b = comparison.first, comparison.second
     title = f"A = {a.checkpoint.name}, B = {b.checkpoint.name}"
-    return Table(title, columns, tuple(rows), tuple(_caption(comparison)), notes.listed(), BETTER)
+    return Table(title, columns, tuple(rows), tuple(_caption(comparison, marks)), notes.listed(), BETTER)
 
 
-def reference_table(card: Scorecard, published: Sequence[Published], tolerances: Mapping[str, Tolerance]) -> Table:
+def reference_table(
+    card: Scorecard,
+    published: Sequence[Published],
+    tolerances: Mapping[str, Tolerance],
+    marks: GateMarks = NO_MARKS,
+) -> Table:
     """A scorecard beside the published numbers of one model: reproduced, off by how much, or why not comparable."""
     notes = Notes()
     columns = (
@@ -71,8 +77,9 @@ def reference_table(card: Scorecard, published: Sequence[Published], tolerances:
     counts = ", ".join(f"{outcomes.count(o)} {o}" for o in ("reproduced", "off", "not comparable"))
     sources = "; ".join(dict.fromkeys(row.source for row in published))
     caption = (f"{counts}. Scores ×100 ± standard error.", f"Reported, not measured here: {sources}.")
+    said = marks.overrides(card.checkpoint.digest)
     title = f"{card.checkpoint.name} beside {published[0].model} · {card.suite.name} · {card.suite.regime}"
-    return Table(title, columns, tuple(rows), caption, notes.listed())
+    return Table(title, columns, tuple(rows), (*caption, *([f"{said}."] if said else [])), notes.listed())
 
 
 def deviations(card: Scorecard, result: Result | None) -> tuple[str, ...]:
@@ -110,8 +117,8 @@ def _row(compared: Compared, comparison: Comparison, notes: Notes) -> Row:
         Cell(str(pair.wins), value=pair.wins, title="samples where B is higher"),
         p,
         Cell(_p_text(compared.p_holm), value=compared.p_holm),
-        Cell(_signed(pair.low), value=pair.low),
-        Cell(_signed(pair.high), value=pair.high),
+        Cell(signed_text(pair.low), value=pair.low),
+        Cell(signed_text(pair.high), value=pair.high),
         Cell(str(n_unpaired), value=n_unpaired),
         Cell(compared.metric, value=compared.metric),
         Cell(pair.test, value=pair.test),
@@ -144,18 +151,18 @@ def _average_row(comparison: Comparison, width: int) -> Row:
     values = [math.fsum(side) / len(side) for side in ([c.first for c in compared], [c.second for c in compared])]
     sides = [Cell(score_text(value), value=value) for value in values]
     p = Cell(_p_text(average.p), value=average.p, title=average.test)
-    bounds = (Cell(_signed(average.low), value=average.low), Cell(_signed(average.high), value=average.high))
+    bounds = (Cell(signed_text(average.low), value=average.low), Cell(signed_text(average.high), value=average.high))
     row = (name, Cell(""), *sides, _difference(average), Cell(""), Cell(""), p, Cell(""), *bounds, *_blank(2))
     return Row((*row, Cell(average.test, value=average.test)), "summary")
 
 
 def _difference(pair: Paired) -> Cell:
-    bounds = "" if pair.low is None else f"[{_signed(pair.low)}, {_signed(pair.high)}]"
+    bounds = "" if pair.low is None else f"[{signed_text(pair.low)}, {signed_text(pair.high)}]"
     title = f"{pair.test}, 95 % interval {bounds}" if bounds else "too few samples for an interval"
-    return Cell(_signed(pair.difference), bounds, pair.difference, pair.stderr, title=title)
+    return Cell(signed_text(pair.difference), bounds, pair.difference, pair.stderr, title=title)
 
 
-def _caption(comparison: Comparison) -> Iterator[str]:
+def _caption(comparison: Comparison, marks: GateMarks) -> Iterator[str]:
     suite = comparison.first.suite
     yield f"{suite.name} · {suite.regime} · suite digest {suite.digest[:12]}. Scores ×100 on the samples of both sides."
     if comparison.average is None:
@@ -164,6 +171,9 @@ def _caption(comparison: Comparison) -> Iterator[str]:
     for side, only in (("A", comparison.only_first), ("B", comparison.only_second)):
         if only:
             yield f"Not compared, only in {side}: {', '.join(only)}."
+    for side, card in (("A", comparison.first), ("B", comparison.second)):
+        if said := marks.overrides(card.checkpoint.digest):
+            yield f"{side} {said}."
     engines = [engine_of(card) or "unknown" for card in (comparison.first, comparison.second)]
     if engines[0] != engines[1]:
         yield f"Engines differ: A {engines[0]}, B {engines[1]}."
@@ -178,19 +188,14 @@ def _reference_row(
     name = Cell(column, value=column, title="; ".join(filter(None, [row.metric, row.note])))
     cells = (
         name,
-        score_cell(result, notes),
+        score_cell(result, notes, digits=1),  # published numbers have one decimal
         Cell(score_text(row.value), value=row.value, marks=mark, title=f"{row.regime}, {row.source}"),
-        Cell(_signed(off), value=off),
+        Cell(signed_text(off), value=off),
         Cell(f"±{score_text(allowed)}" if allowed is not None else ABSENT, value=allowed),
         Cell(judged.text, value=judged.text),
         Cell(row.source, value=row.source),
     )
     return Row(cells)
-
-
-def _signed(value: float | None) -> str:
-    text = score_text(value)
-    return text if value is None or text.startswith("−") or float(text) == 0 else f"+{text}"
 
 
 def _p_text(p: float) -> str:

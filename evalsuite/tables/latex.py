@@ -25,7 +25,10 @@ LATEX = {
     "–": "--",
     "·": r"$\cdot$",
     "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
     "ᴿ": "R",
+    "ᵁ": "U",
+    "⚑": r"$\triangleright$",
     "…": r"\ldots{}",
     "≥": r"$\geq$",
 }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 GAP = 2
+NUMBER = re.compile(r"[−+<]?\d+(\.\d+)?")
 Style = Literal["", "bold", "dim", "title"]
 
 
@@ -71,6 +72,7 @@ def styled(table: Table, width: int) -> str:
 def _lay(column: Column, cells: Sequence[Cell], *, stars: bool, limit: int | None = None) -> _Laid:
     """Numbers are aligned in three parts: the number to the right, its error and its marks to the left."""
     texts = [_elided(visible(cell.text), limit) for cell in cells]
+    texts = _pointed(texts) if column.align == "right" else texts
     errors = [visible(cell.error) for cell in cells]
     marks = [("*" if stars and cell.best else "") + visible(cell.marks) for cell in cells]
     wide = [max((display_width(t) for t in part), default=0) for part in (texts, errors, marks)]
@@ -93,6 +95,13 @@ def _lay(column: Column, cells: Sequence[Cell], *, stars: bool, limit: int | Non
     pad = str.ljust if column.align == "left" else str.rjust
     # str.ljust counts characters, not display columns: widen by the difference.
     return _Laid(width, tuple(pad(line, width + len(line) - display_width(line)) for line in head), tuple(body))
+
+
+def _pointed(texts: Sequence[str]) -> list[str]:
+    """Numbers with room after them, so that their points stand below each other though they differ in digits."""
+    tails = [len(found[1] or "") if (found := NUMBER.fullmatch(text)) else None for text in texts]
+    widest = max((tail for tail in tails if tail is not None), default=0)
+    return [text if tail is None else text + " " * (widest - tail) for text, tail in zip(texts, tails, strict=True)]
 
 
 def _folded(text: str, width: int) -> list[str]:

@@ -45,9 +45,9 @@ def test_rows_are_ordered_by_average_and_cells_show_score_and_error() -> None:
     high = make_card("high", {"gsm8k": flips(100, range(10)), "mmlu": flips(100, range(20))})
     made = table([low, high])
     assert [r.cells[0].text for r in made.rows] == ["high", "low"]
-    # 90 of 100: √(.9·.1/99) = 3.02 points; average (90 + 80)/2 with √(3.02² + 4.02²)/2 = 2.51
-    assert (cell(made, "high", "gsm8k").text, cell(made, "high", "gsm8k").error) == ("90.0", "±3.0")
-    assert (cell(made, "high", "average").text, cell(made, "high", "average").error) == ("85.0", "±2.5")
+    # 90 of 100: √(.9·.1/99) = 3.02 points; average (90 + 80)/2 with √(3.02² + 4.02²)/2 = 2.51: no digit after the point
+    assert (cell(made, "high", "gsm8k").text, cell(made, "high", "gsm8k").error) == ("90", "±3")
+    assert (cell(made, "high", "average").text, cell(made, "high", "average").error) == ("85", "±3")
     assert [c.under for c in made.columns if c.key == "gsm8k"] == [("n 100", "exact_match")]
     assert made.title == "demo · demo@v1 · suite digest dddddddddddd"
 
@@ -228,8 +228,8 @@ def test_one_scorecard_is_a_table_of_its_benchmarks_and_their_other_metrics() ->
     made = card_table(card)
     texts = [[c.text for c in row.cells] for row in made.rows]
     assert texts == [
-        ["ifeval", "95.0", "20", "0", "0", "exact_match"],
-        ["", "50.0", "30", "", "", "inst_level"],
+        ["ifeval", "95", "20", "0", "0", "exact_match"],
+        ["", "50", "30", "", "", "inst_level"],
         ["average", "–", "", "", "", ""],
     ]
     assert "Not scored: mmlu." in made.caption
@@ -240,8 +240,8 @@ def test_the_command_prints_a_table_and_writes_files(tmp_path: Path, capsys: pyt
         write(make_card(name, {"gsm8k": flips(100, range(wrong))}), tmp_path / "scorecards" / name / "s.json")
     assert main(["leaderboard", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[2].split() == ["checkpoint", "average", "gsm8k"]
-    assert "90.0 ±3.0*" in out
+    assert out.splitlines()[2].split() == ["checkpoint", "rank", "average", "gsm8k"]
+    assert "90 ±3*" in out
     assert "\x1b" not in out
     target = tmp_path / "t.json"
     assert main(["leaderboard", str(tmp_path), "--out", str(target)]) == 0
@@ -256,7 +256,7 @@ def test_the_command_names_broken_files_and_exits_2(tmp_path: Path, capsys: pyte
     assert main(["leaderboard", str(tmp_path), "--skip-broken"]) == 0
     captured = capsys.readouterr()
     assert "half.json" in captured.err
-    assert "90.0" in captured.out
+    assert "90 ±10" in captured.out
 
 
 def test_the_command_shows_shipped_reference_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
