@@ -180,7 +180,9 @@ def with_settings(
 def _overridden(task: TaskFile, settings: Mapping[str, Any]) -> TaskFile:
     own = {"repeats": 1, **task.config}
     overrides = {k: v for k, v in settings.items() if _meaning(v) != _meaning(own.get(k))}
-    return replace(task, config={**task.config, **overrides}, overrides=overrides) if overrides else task
+    if not overrides:
+        return task
+    return replace(task, config={**task.config, **overrides}, overrides={**task.overrides, **overrides})
 
 
 def _meaning(value: Any) -> Any:

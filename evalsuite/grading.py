@@ -49,8 +49,11 @@ def grade(
     dtype: str = "float32",
     judged: Judged | None = None,
     context: SummaryContext | None = None,
+    whole: bool = True,
 ) -> Result:
     """The Result of a benchmark over the samples that have all their answers; works on any part of a plan.
+
+    A part (`whole` is false) has scores, and none of the numbers that only the whole benchmark has.
 
     A verifier that raises makes a failed sample, never a zero. Samples that were not answered are failures too, and so
     are those whose judge gave no verdict.
@@ -74,6 +77,8 @@ def grade(
             _count(tally, sample, score, complete[sample], NEAR_TIE.get(dtype, 0.05))
     result = _result(plan, tally)
     result = replace(result, judge=judged.identity, notes=(*result.notes, *judged.notes)) if judged else result
+    if not whole:
+        return result
     return _limited(_summarised(plan, complete, tally, result, context or SummaryContext()), judged)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -35,6 +35,16 @@ class Plan:
     notes: tuple[str, ...]
     dataset: Mapping[str, Any]
     sources: dict[str, tuple[Any, list[Any]]] = field(default_factory=dict)  # sample -> lm-eval task, its instances
+
+    def part(self, samples: Collection[str]) -> Plan:
+        """The same of these samples alone."""
+        return replace(
+            self,
+            planned=[p for p in self.planned if p.sample in samples],
+            docs={i: doc for i, doc in self.docs.items() if i in samples},
+            categories={i: c for i, c in self.categories.items() if i in samples},
+            clusters={i: c for i, c in self.clusters.items() if i in samples},
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalsuite.cli.engine import allow_code, describe_engine, engine_options, sandbox_options
 from evalsuite.cli.judge import judge_options, make_judges
 from evalsuite.cli.options import comma_list, complete_benchmarks, complete_suites, data_options, folder_options
 
@@ -40,64 +41,7 @@ Stopped or killed? Type the same command again: only what was in flight is asked
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="File of sample ids to score, one a line.",
 )
-@click.option(
-    "--model",
-    "engine",
-    default="auto",
-    show_default=True,
-    metavar="ENGINE",
-    help="auto, hf, vllm, api:URL or a plugin's.",
-)
-@click.option("--served-model", help="Name of the model at an api: endpoint.")
-@click.option(
-    "--api-key-env",
-    metavar="NAME",
-    help="Environment variable that holds the key of an api: endpoint. [default: OPENAI_API_KEY for api.openai.com]",
-)
-@click.option(
-    "--tokenizer",
-    type=click.Path(path_type=Path),
-    help="Folder with the tokenizer of an api: endpoint; needed for log-likelihoods.",
-)
-@click.option("--concurrency", type=click.IntRange(min=1), help="Requests under way at once at an api: endpoint.")
-@click.option(
-    "--timeout-s", type=click.FloatRange(min=0, min_open=True), help="Time limit of one request to an api: endpoint."
-)
-@click.option(
-    "--max-tokens-total",
-    type=click.IntRange(min=1),
-    help="Stop asking an api: endpoint before this many tokens are used.",
-)
-@click.option(
-    "--max-cost-usd",
-    type=click.FloatRange(min=0),
-    help="Stop asking an api: endpoint before this is spent; needs --prices.",
-)
-@click.option(
-    "--prices", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="YAML file with prices per model."
-)
-@click.option("--revision", help="Your name for the state of the model behind an api: endpoint.")
-@click.option(
-    "--dtype", default="auto", show_default=True, help="auto (the checkpoint's), float32, bfloat16 or float16."
-)
-@click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU where there is one]")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: the cores we may use]")
-@click.option(
-    "--kv-budget",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="GIB",
-    help="Memory for keys and values. [default: 2 GiB on a CPU, a quarter of what a GPU has free]",
-)
-@click.option("--max-length", type=click.IntRange(min=2), help="Window in tokens. [default: the checkpoint's]")
-@click.option("--chat-template", metavar="FILE|name:NAME", help="Instead of the checkpoint's chat template.")
-@click.option(
-    "--long-prompts",
-    type=click.Choice(["fail", "left"]),
-    default="fail",
-    show_default=True,
-    help="A prompt longer than the window fails, or loses its left end as in lm-eval.",
-)
-@click.option("--deterministic", is_flag=True, help="Slow, and the same bits whatever else is computed.")
+@engine_options
 @click.option("--seed", type=int, default=1234, show_default=True, help="Draws samples and sampled responses.")
 @click.option("--name", help="What tables call the checkpoint. [default: its folder]")
 @click.option("--regime", metavar="NAME|FILE", help="Settings of another version. [default: the suite's]")
@@ -105,22 +49,13 @@ Stopped or killed? Type the same command again: only what was in flight is asked
 @judge_options
 @click.option("--rejudge", is_flag=True, help="Judge the stored responses; ask the checkpoint nothing.")
 @click.option("--skip-judged", is_flag=True, help="Leave out what needs a judge; the suite is then incomplete.")
-@click.option(
-    "--require-sandbox",
-    type=click.Choice(["bwrap", "landlock"]),
-    help="Refuse to run model-written code under less isolation than this.",
-)
-@click.option(
-    "--unsafe-exec", is_flag=True, help="Run model-written code where nothing can isolate it. It can do harm."
-)
+@sandbox_options
 @data_options
 @folder_options
 @click.option("--require-complete", is_flag=True, help="Refuse partial datasets.")
 @click.option("--fresh", is_flag=True, help="Ask everything again; nothing that is stored gets lost.")
 @click.option("--keep-failed", is_flag=True, help="Do not ask failed samples again.")
 @click.option("--no-wait", is_flag=True, help="Do not queue behind another run on the same journal.")
-@click.option("--allow-pickle", is_flag=True, help="Load pickled weights; they can run any code.")
-@click.option("--trust-remote-code", is_flag=True, help="Run Python code that ships with the checkpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scorecard as JSON.")
 def command(**options: Any) -> None:
     """Score CHECKPOINT, a folder in the Hugging Face layout, on a suite.
@@ -142,17 +77,20 @@ def command(**options: Any) -> None:
     else:
         from evalsuite.tables import print_table
         from evalsuite.tables.leaderboard import card_table
+        from evalsuite.tables.marks import gate_marks
 
-        print_table(card_table(card))
+        overridden = gate_marks(options["results"] / "registry").overrides(card.checkpoint.digest)
+        print_table(card_table(card, [f"{overridden}."] if overridden else []))
     print(f"scorecard: {card_file(job, card)}", file=sys.stderr)
 
 
-def make_job(options: Mapping[str, Any]) -> Job:
-    """The job that the options describe; every problem with them is found before any engine or dataset is loaded."""
-    from evalsuite.checkpoint import open_checkpoint
+def make_job(options: Mapping[str, Any], *, release: bool = False) -> Job:
+    """The job that the options describe; every problem with them is found before any engine or dataset is loaded.
+
+    Raises UnseenBudget where a benchmark is unseen, unless a release asks.
+    """
     from evalsuite.data import data_roots
     from evalsuite.score import Job
-    from evalsuite.scorecard import CheckpointRef
     from evalsuite.suite import adhoc_suite, load_suite
 
     settings = (options["extra"], options["regime"], not options["no_quirks"])
@@ -162,11 +100,10 @@ def make_job(options: Mapping[str, Any]) -> Job:
     else:
         suite = load_suite(options["suite"] or "tulu3-dev", *settings)
         columns = suite.select(options["tasks"])
-    # A suite file of a user's may declare what it holds unseen; a list of tasks says nothing of its own.
-    declared = suite.split == "unseen" and options["suite"] is not None
-    unseen = [name for name, b in columns.items() if declared or b.meta.split == "unseen"]
-    if unseen:
-        _refuse_unseen(suite.name, unseen)
+    if not release:
+        from evalsuite.unseen import refuse
+
+        refuse(suite, columns)
     roots = data_roots(options["data_roots"])
     judges, skipped = make_judges(options, columns)
     columns = {c: b for c, b in columns.items() if c not in skipped}
@@ -174,18 +111,9 @@ def make_job(options: Mapping[str, Any]) -> Job:
         raise click.UsageError(
             f"--skip-judged leaves nothing to score: {', '.join(skipped)} need a judge (--judge ENGINE)"
         )
-    _allow_code(options)
+    allow_code(options)
     chat = any(b.meta.chat for b in columns.values())
-    if options["engine"].startswith("api:"):
-        reference, path, engine, render = _endpoint(options, chat)
-    else:
-        if options["checkpoint"] is None:
-            raise click.UsageError("a checkpoint folder is expected, as in: evalsuite score ckpt/")
-        checkpoint = open_checkpoint(
-            options["checkpoint"], allow_pickle=options["allow_pickle"], trust_remote_code=options["trust_remote_code"]
-        )
-        reference, path = CheckpointRef(options["name"] or checkpoint.name, checkpoint.digest), checkpoint.path
-        engine, render = _local_engine(options, checkpoint, chat)
+    reference, path, engine, render = describe_engine(options, options["checkpoint"], chat)
     return Job(
         suite=suite,
         columns=columns,
@@ -209,23 +137,6 @@ def make_job(options: Mapping[str, Any]) -> Job:
     )
 
 
-def _refuse_unseen(name: str, columns: Sequence[str]) -> None:
-    from evalsuite.errors import UnseenBudget
-
-    raise UnseenBudget(
-        f"suite {name!r} has unseen benchmarks ({', '.join(columns)}): looking at them while developing would make "
-        "them development benchmarks. Only a release may read them, and this version has no command for it yet"
-    )
-
-
-def _allow_code(options: Mapping[str, Any]) -> None:
-    """Sets under what isolation model-written code may run."""
-    if options["require_sandbox"] or options["unsafe_exec"]:
-        from evalsuite import sandbox
-
-        sandbox.use(sandbox.Policy(options["require_sandbox"], options["unsafe_exec"], None))
-
-
 def _samples(path: Path | None) -> frozenset[str] | None:
     if path is None:
         return None
@@ -236,68 +147,3 @@ def _samples(path: Path | None) -> frozenset[str] | None:
     if not ids:
         raise click.UsageError(f"--samples {path}: the file names no sample")
     return ids
-
-
-def _local_engine(options: Mapping[str, Any], checkpoint: Any, chat: bool) -> tuple[Any, Any]:
-    from evalsuite.models import EngineSpec, choose
-
-    template = _template(checkpoint.path, options["chat_template"], chat)
-    name, reason = choose(options["engine"])
-    engine_options = {
-        key: options[key] for key in ("device", "threads", "max_length", "chat_template") if options[key] is not None
-    }
-    if options["kv_budget"] is not None:
-        gib = options["kv_budget"]
-        engine_options |= {"kv_gib": max(1, round(gib))} if name == "vllm" else {"kv_budget": int(gib * 2**30)}
-    if name == "vllm" and "device" in engine_options:
-        raise click.UsageError("--device is for --model hf; vllm takes the devices of CUDA_VISIBLE_DEVICES")
-    for flag in ("allow_pickle", "trust_remote_code"):
-        if options[flag]:
-            engine_options[flag] = True
-    spec = EngineSpec(
-        name,
-        reason,
-        checkpoint.dtype if options["dtype"] == "auto" else options["dtype"],
-        options["deterministic"],
-        options["long_prompts"],
-        template.digest if template else "",
-        engine_options if name != "fake" else {},
-    )
-    return spec, template.render if template else None
-
-
-def _template(folder: Path, override: str | None, chat: bool) -> Any:
-    """The chat template; None where there is none and no benchmark needs one."""
-    from evalsuite.errors import CheckpointError
-    from evalsuite.models.chat import TEMPLATE_DATE, ChatTemplate
-
-    try:
-        return ChatTemplate.from_checkpoint(folder, override, now=TEMPLATE_DATE)
-    except CheckpointError:
-        if chat or override:
-            raise
-        return None
-
-
-def _endpoint(options: Mapping[str, Any], chat: bool) -> tuple[Any, None, Any, Any]:
-    from evalsuite.models import EngineSpec
-    from evalsuite.models.api.model import APIModel
-    from evalsuite.scorecard import CheckpointRef
-
-    if options["served_model"] is None:
-        raise click.UsageError("--model api:URL needs --served-model NAME, the model's name at that endpoint")
-    keys: tuple[str, ...] = ("served_model", "api_key_env", "tokenizer", "concurrency", "timeout_s", "max_length")
-    keys += ("chat_template", "max_tokens_total", "max_cost_usd", "prices", "revision")
-    arguments = {"base_url": options["engine"].removeprefix("api:")}
-    arguments |= {key: options[key] for key in keys if options[key] is not None}
-    model = APIModel(**arguments)
-    try:
-        digest = model.identity()["digest"]
-    finally:
-        model.close()
-    template = _template(options["tokenizer"], options["chat_template"], chat) if options["tokenizer"] else None
-    spec = EngineSpec(
-        "api", "asked for", "server", False, options["long_prompts"], template.digest if template else "", arguments
-    )
-    # Rendering asks the server nothing, so it goes on after `close`.
-    return CheckpointRef(options["name"] or options["served_model"], digest), None, spec, model.render
