@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 
 from evalsuite.distributions import mcnemar, normal_two_sided, t_quantile, t_two_sided
 from evalsuite.scorecard import Metric
-from evalsuite.stats import average_difference, holm, interval, macro_stderr, mean_stderr, paired, ratio_stderr
+from evalsuite.stats import average_difference, interval, macro_stderr, mean_stderr, paired, ratio_stderr
 from evalsuite.types import Ratio
 
 D = (1.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
@@ -196,24 +196,6 @@ def test_quantiles_equal_scipy_and_the_golden_value() -> None:
             assert t_quantile(probability, df) == pytest.approx(expected, rel=1e-9, abs=1e-12)
     assert normal_two_sided(1.959964) == pytest.approx(0.05, abs=1e-7)
     assert 0 < normal_two_sided(37) < 1e-290
-
-
-def test_holm_gives_the_golden_adjustment_in_any_order() -> None:
-    assert holm([0.001, 0.02, 0.03, 0.2, 0.5]) == pytest.approx([0.005, 0.08, 0.09, 0.4, 0.5])
-    assert holm([0.5, 0.03, 0.001, 0.2, 0.02]) == pytest.approx([0.5, 0.09, 0.005, 0.4, 0.08])
-    assert holm([]) == ()
-    assert holm([0.9, 0.8]) == (1.0, 1.0)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from([0.01, 0.05, 0.2]))
-def test_holm_rejects_what_its_step_down_procedure_rejects(p_values: list[float], alpha: float) -> None:
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    rejected: set[int] = set()
-    for rank, i in enumerate(order):
-        if p_values[i] * (len(p_values) - rank) >= alpha:
-            break
-        rejected.add(i)
-    assert {i for i, p in enumerate(holm(p_values)) if p < alpha} == rejected
 
 
 def sides(first: Sequence[float], second: Sequence[float]) -> tuple[dict[str, float], dict[str, float]]:
