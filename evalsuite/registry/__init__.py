@@ -30,7 +30,7 @@ from evalsuite.registry.store import Store
 
 __all__ = ["FAULTS", "LOCK_KINDS", "MOVES", "REFS", "Chain", "Event", "LockKind", "Ref", "Registry"]
 
-RECORDS = ("attempt", "verdict", "override", "epoch", "export")
+RECORDS = ("attempt", "verdict", "override", "epoch", "export", "peek")
 """The events that `record` writes; the others move a ref or repair the log."""
 
 

@@ -18,7 +18,15 @@ def faults(log: Chain, peeks: Chain, refs: Refs, store: Store) -> tuple[str, ...
         found += _ref_faults(events, refs, name)
         found += _generation_faults(log, moves(events, name))
     found += [f"{path}: not a ref" for path in _strangers(refs)]
-    return (*found, *store.faults(), *_missing_objects(log, events, store))
+    return (*found, *_cut_peeks(peeks, events), *store.faults(), *_missing_objects(log, events, store))
+
+
+def _cut_peeks(peeks: Chain, events: Sequence[Event]) -> Iterator[str]:
+    """Intents that the log repeats and the ledger has no more: a chain does not show that its end is gone."""
+    known = {event.hash for event in peeks.examine()[0]}
+    for event in events:
+        if event.event == "peek" and event.detail.get("intent") not in known:
+            yield f"{peeks.path}: event {event.seq} of the log repeats an intent that is gone: the ledger was cut"
 
 
 def _ref_faults(events: Sequence[Event], refs: Refs, name: str) -> Iterator[str]:
