@@ -1,0 +1,124 @@
+"""`evalsuite loop`: train, judge every checkpoint, promote, go on; the same command continues after any crash."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalsuite.cli.options import data_options, folder_options
+
+if TYPE_CHECKING:
+    from evalsuite.loop import Ended, GateFn, Hooks
+
+EPILOG = """\b
+Examples:
+  evalsuite loop recipe.yaml
+  evalsuite loop recipe.yaml --only dpo --start sft/checkpoints/step-001000
+  evalsuite loop recipe.yaml --results results --data-root data/ --json
+
+Exit codes: 0 the last stage promoted a checkpoint, 1 all were blocked, 3 undecided or stopped, 2 wrong usage, a broken
+input or a training command that failed. Killed? Type the same command again: nothing is trained or judged twice."""
+
+
+@click.command("loop", epilog=EPILOG)
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Where the stages work. [default: RESULTS/loops/NAME]")  # fmt: skip
+@click.option("--only", metavar="STAGE", help="Only this stage of the recipe.")
+@click.option("--start", type=click.Path(path_type=Path, file_okay=False), metavar="CKPT",
+              help="Checkpoint that the one stage starts from, in place of the recipe's.")  # fmt: skip
+@data_options
+@folder_options
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def command(**options: Any) -> int:
+    """Run the stages of RECIPE: train, judge every checkpoint, promote what is better, start the next stage from it."""
+    from evalsuite.loop import make_plan, run_loop
+    from evalsuite.loop.view import view
+    from evalsuite.recipe import load_recipe
+
+    recipe = load_recipe(options["recipe"])
+    out = options["out"] or options["results"] / "loops" / recipe.name
+    plan = make_plan(recipe, out, only=options["only"], start=options["start"])
+    watcher = view()
+    try:
+        ended = run_loop(plan, make_hooks(options), watcher)
+    finally:
+        watcher.close()
+    if options["as_json"]:
+        click.echo(json.dumps(described(ended), indent=1, ensure_ascii=False))
+    else:
+        click.echo(ended.line)
+    print(f"log: {out / 'loop.jsonl'}", file=sys.stderr)
+    return ended.code
+
+
+def make_hooks(options: Mapping[str, Any]) -> Hooks:
+    """The real gate, promotion and champion of the registry below --results."""
+    from evalsuite.loop import Hooks
+
+    return Hooks(make_gate(options), make_promote(options), make_champion(options))
+
+
+def make_gate(options: Mapping[str, Any]) -> GateFn:
+    """Judges a checkpoint with the policy of its stage, as `evalsuite gate` does."""
+    from evalsuite.gating import gate_for_loop
+
+    return gate_for_loop(options)
+
+
+def make_promote(options: Mapping[str, Any]) -> Callable[[Path, str], int]:
+    """Promotes; a checkpoint that a killed loop has promoted already keeps its generation."""
+
+    def promote(checkpoint: Path, verdict: str) -> int:
+        from evalsuite.checkpoint import open_checkpoint
+        from evalsuite.promotion import promote as promote_in
+        from evalsuite.registry import Registry
+
+        registry = Registry.at(options["results"])
+        champion = registry.ref("champion")
+        if champion is not None and champion.id == open_checkpoint(checkpoint).digest:
+            return champion.generation
+        return promote_in(registry, checkpoint, verdict=verdict).generation
+
+    return promote
+
+
+def make_champion(options: Mapping[str, Any]) -> Callable[[], Path | None]:
+    def champion() -> Path | None:
+        from evalsuite.registry import Registry
+
+        registry = Registry.at(options["results"])
+        ref = registry.ref("champion")
+        manifest = registry.manifest(ref.id) if ref is not None else None
+        return Path(manifest["checkpoint"]["path"]) if manifest is not None else None
+
+    return champion
+
+
+def described(ended: Ended) -> dict[str, Any]:
+    """What was done, as plain data."""
+    stages = {
+        name: {
+            "ended": state.ended,
+            "checkpoints": [
+                {
+                    "name": seen["name"],
+                    "digest": digest,
+                    "outcome": state.gated[digest]["outcome"] if digest in state.gated else None,
+                    "verdict": state.gated[digest]["verdict"] if digest in state.gated else None,
+                    "void": digest in state.void,
+                    "generation": state.promoted.get(digest),
+                    "decision": state.controls[digest]["decision"] if digest in state.controls else None,
+                    "cost": state.gated[digest]["cost"] if digest in state.gated else {},
+                }
+                for digest, seen in state.seen.items()
+            ],
+        }
+        for name, state in ended.stages.items()
+    }
+    return {"schema": "loop/1", "code": ended.code, "line": ended.line, "stages": stages}
