@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from evalsuite import score as scoring
+from evalsuite import run as scoring
 from evalsuite.benchmark import find_benchmark
 from evalsuite.data import resolve_all
 from evalsuite.harness import datasets_of, documents
 from evalsuite.models import EngineSpec
 from evalsuite.models.chat import ChatTemplate
 from evalsuite.models.fake import FakeModel
-from evalsuite.score import Job
+from evalsuite.score import Job, score
 from evalsuite.scorecard import CheckpointRef, Result
 from evalsuite.suite import adhoc_suite
 from evalsuite.types import LogLikelihood
@@ -102,7 +102,7 @@ def ours(name: str, ids: frozenset[str], folder: Path, data: Path, engine: Engin
         data_roots=(data,),
         samples=ids,
     )
-    return scoring.score(job).results[0]
+    return score(job).results[0]
 
 
 def ids_of(name: str, data: Path) -> dict[str, list[str]]:

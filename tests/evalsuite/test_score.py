@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from evalsuite import score as scoring
+from evalsuite import run as scoring
 from evalsuite.errors import Incomplete
 from evalsuite.models import EngineSpec
 from evalsuite.models.fake import FakeModel

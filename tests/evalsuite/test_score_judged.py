@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evalsuite import score as scoring
+from evalsuite import run as scoring
 from evalsuite.compare import compare
 from evalsuite.errors import UsageError
 from evalsuite.judge import Judge

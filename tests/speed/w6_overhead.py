@@ -117,6 +117,7 @@ def _ours(folder: Path) -> float:
     import datasets
     import lm_eval.tasks  # noqa: F401 - imports are outside of what is measured, on both sides
 
+    from evalsuite import run
     from evalsuite import score as scoring
     from evalsuite.models import EngineSpec
     from evalsuite.models.fake import FakeModel
@@ -136,7 +137,7 @@ def _ours(folder: Path) -> float:
         folder / "results",
         data_roots=(folder / "data",),
     )
-    scoring.open_model = lambda spec, checkpoint: FakeModel(in_flight=1)
+    run.open_model = lambda spec, checkpoint: FakeModel(in_flight=1)
     result = scoring.score(job).results[0]
     assert result.n == result.n_planned
     _report(started, result.value)
