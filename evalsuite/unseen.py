@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalsuite.errors import RegistryError, UnseenBudget
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from evalsuite.scorecard import Scorecard
     from evalsuite.suite import Suite
 
-SEALED = "sealed"  # folder of results/ that holds what unseen questions were answered with
 WINDOW = timedelta(days=90)
 MIN_ETA = 0.005
 _FUZZ = 1e-12  # a gain of exactly one step is no more than one step, whatever binary fractions make of it
@@ -41,16 +39,6 @@ def refuse(suite: Suite, columns: Mapping[str, Benchmark]) -> None:
             f"suite {suite.name!r} has unseen benchmarks ({', '.join(unseen)}): looking at them while developing would "
             "make them development benchmarks. Only `evalsuite release` may read it"
         )
-
-
-def refuse_sealed(paths: Iterable[Path]) -> None:
-    """Raises UnseenBudget for a file in a sealed folder, before it is opened."""
-    for path in paths:
-        if SEALED in path.absolute().parts and path.exists():
-            raise UnseenBudget(
-                f"{path}: sealed, it holds what was answered to unseen questions; shown only by "
-                "`evalsuite release CKPT --unseal --reason TEXT`, which is written into the ledger"
-            )
 
 
 def refuse_cards(cards: Iterable[Scorecard]) -> None:

@@ -13,6 +13,7 @@ from evalsuite.errors import did_you_mean
 VERBS = {
     "score": "Score a checkpoint on a suite; the same command again goes on where it stopped.",
     "verify": "Grade responses that were generated elsewhere, without a model.",
+    "release": "Look once at the unseen suite: pass or fail and one rounded number, written into a ledger.",
     "compare": "Compare two scored checkpoints, sample by sample.",
     "leaderboard": "Make one table of all scorecards in a folder.",
     "list": "List suites, benchmarks, regimes, checkable instructions and engines.",

@@ -50,6 +50,7 @@ def command(
     from evalsuite.tables import print_table, print_text, table_format
     from evalsuite.tables.collect import beside, find_cards
     from evalsuite.tables.marks import gate_marks
+    from evalsuite.unseen import refuse_cards
 
     if (second is None) == (model is None):
         raise click.UsageError("expected a second scorecard B, or --reference MODEL, and not both")
@@ -59,12 +60,14 @@ def command(
     marks = gate_marks(beside(results, "registry"))
     if model is not None:
         (card,) = find_cards([first], results, suite)
+        refuse_cards([card])
         folder = find_reference(results)
         (published,) = pick(read_published(folder), [model], card.suite, allow_mixed=True)
         print_table(compare_table.reference_table(card, published, read_tolerances(folder), marks), chosen, out)
         return
     assert second is not None
     a, b = find_cards([first, second], results, suite)
+    refuse_cards([a, b])
     comparison = compare(a, b, allow_mixed=allow_mixed)
     if chosen == "json":
         print_text(to_json(comparison), out)
