@@ -267,7 +267,7 @@ class ForeignRun:
     def _of(self, *kinds: str) -> Sequence[Event]:
         return [event for event in self._events if event["kind"] in kinds]
 
-    def _add(self, kind: str, **fields: object) -> None:
+    def _add(self, kind: str, /, **fields: object) -> None:
         self._events.append(append_event(self.out / "events.jsonl", kind, **fields))
 
     def _warn(self, code: str, text: str) -> None:

@@ -19,10 +19,13 @@ from evalsuite.trainers.files import differences
 
 KINDS = ("loop", "stage", "checkpoint", "gated", "lost_race", "promoted", "control", "stage_end")
 FAULT = "EVALSUITE_LOOP_FAULT"
+_BEFORE = {"gated": "gate-returned", "promoted": "promote-returned", "stage_end": "control-written"}
 POINTS = tuple(
-    [f"{when}-{kind}" for kind in KINDS for when in ("before", "torn", "after")]
-    + ["gate-returned", "promote-returned", "control-written"]
+    point
+    for kind in KINDS
+    for point in (*([_BEFORE[kind]] if kind in _BEFORE else []), f"before-{kind}", f"torn-{kind}", f"after-{kind}")
 )
+"""Where a test may have the loop killed, in the order in which a stage passes them first."""
 
 
 def fault(point: str) -> None:
@@ -83,7 +86,7 @@ class LoopLog:
         for event in read_events(self.path):
             self._apply(event)
 
-    def add(self, kind: str, **fields: Any) -> None:
+    def add(self, kind: str, /, **fields: Any) -> None:
         """Appends an event; it counts from the moment this returns."""
         fault(f"before-{kind}")
         if os.environ.get(FAULT, "").startswith(f"torn-{kind}"):

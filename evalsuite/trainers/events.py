@@ -18,7 +18,7 @@ Event = Mapping[str, Any]
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def append_event(path: Path, kind: str, **fields: Any) -> dict[str, Any]:
+def append_event(path: Path, kind: str, /, **fields: Any) -> dict[str, Any]:
     """Writes one event and returns it; after this returns, neither kill -9 nor a power cut loses it."""
     event = {"kind": kind, **fields}
     data = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
