@@ -116,14 +116,15 @@ class Registry:
                     count += 1
         return count
 
-    def verify(self) -> tuple[str, ...]:
+    def verify(self, pause_s: float = 0.1) -> tuple[str, ...]:
         """Every fault of chains, refs and objects, re-hashed from disk; empty when all is well.
 
-        Takes no lock: a fault counts when it is there at a second look, since a writer may be between two steps.
+        Takes no lock: a fault counts when a second look, after the pause, finds it too; a writer may be between two
+        steps.
         """
         found = self._faults()
         if found:
-            time.sleep(0.1)
+            time.sleep(pause_s)
             again = set(self._faults())
             found = tuple(fault for fault in found if fault in again)
         return found
@@ -220,17 +221,16 @@ class Registry:
             self._check_held()
             with durable.step("moving the ref", path):
                 self._refs.write(name, ref)
-        except RegistryError:
-            self._take_back(name, ref, written)
+        except RegistryError as error:
+            if self._refs.read(name) == ref:
+                raise RegistryError(
+                    f"{path}: moved to generation {ref.generation}, but the disk did not confirm it "
+                    f"({error.__cause__}); look at the disk, then: evalsuite registry verify"
+                ) from error
+            with durable.step("taking the event back", self.log.path, "the next command moves the ref after it"):
+                self.log.retract(written)
             raise
         return ref
-
-    def _take_back(self, name: str, ref: Ref, written: Event) -> None:
-        """After the disk refused the ref: the event goes too, unless the ref is in place and only its sync failed."""
-        if self._refs.read(name) == ref:
-            return
-        with durable.step("taking the event back", self.log.path, "it stays and the ref is rolled forward to it"):
-            self.log.retract(written)
 
     def _append(self, event: str, **facts: Any) -> Event:
         if facts.get("verdict") and not self._store.has(facts["verdict"]):

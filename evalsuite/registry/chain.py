@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from evalsuite import __version__
 from evalsuite.errors import RegistryError
@@ -142,24 +142,10 @@ class Chain:
     # -- reading --
 
     def _read(self) -> tuple[_Known, bytes]:
-        try:
-            return self._read_on()
-        except RegistryError:
-            if not self._known.events:
-                raise
-            # A writer took back what it had written, so what this process remembers may be of another past.
-            self._known = _NOTHING
-            return self._read_on()
-
-    def _read_on(self) -> tuple[_Known, bytes]:
-        """What is known and what was appended since; only the new lines are parsed and checked."""
+        """(what is known, cut-off rest). Only what was appended since the last time is parsed and checked."""
         try:
             with open(self.path, "rb") as file:
-                stat = os.fstat(file.fileno())
-                identity = (stat.st_dev, stat.st_ino)
-                known = self._known
-                if known.identity != identity or stat.st_size < known.size:
-                    known = _NOTHING
+                known = self._known if _begins_with(file, self._known) else _NOTHING
                 file.seek(known.size)
                 lines, torn = _split(file.read())
         except FileNotFoundError:
@@ -175,9 +161,10 @@ class Chain:
                     "a copy (evalsuite registry verify lists every fault)"
                 )
             events.append(event)
-        size = known.size + sum(len(line) + 1 for line in lines)
-        self._known = _Known(identity, size, tuple(events))
-        return self._known, torn
+        if lines:
+            size = known.size + sum(len(line) + 1 for line in lines)
+            self._known = known = _Known(size, lines[-1] + b"\n", tuple(events))
+        return known, torn
 
     def _bytes(self) -> bytes:
         try:
@@ -234,14 +221,23 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The part of a file that was read and found whole."""
+    """The part of a file that was read and found whole; `last` is its last line."""
 
-    identity: tuple[int, int]
     size: int
+    last: bytes
     events: tuple[Event, ...]
 
 
-_NOTHING = _Known((-1, -1), 0, ())
+_NOTHING = _Known(0, b"", ())
+
+
+def _begins_with(file: BinaryIO, known: _Known) -> bool:
+    """Whether the file still begins with what is known: a writer may have taken a line back and written another.
+
+    The last line alone is looked at, since its hash covers all before it. (`verify` reads everything.)
+    """
+    file.seek(known.size - len(known.last))
+    return file.read(len(known.last)) == known.last
 
 
 def _split(data: bytes) -> tuple[list[bytes], bytes]:

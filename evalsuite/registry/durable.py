@@ -76,13 +76,13 @@ def append(path: Path, line: bytes) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             reached("event-write")
             os.fsync(fd)
+            if is_new:
+                sync_folder(path.parent)
         except OSError:
             os.ftruncate(fd, before)
             raise
     finally:
         os.close(fd)
-    if is_new:
-        sync_folder(path.parent)
     reached("event-fsync")
 
 
