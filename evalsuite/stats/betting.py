@@ -1,7 +1,7 @@
 """Evidence that may be looked at after every item: the wealth of bets against "the mean difference is at most μ₀".
 
-Under the hypothesis no strategy is expected to gain, so P(the wealth ever reaches 1/α) ≤ α (Ville), however the looks are
-chosen (Waudby-Smith & Ramdas, arXiv 2010.09686). Ten fixed stakes are held side by side and their wealth averaged.
+Under the hypothesis no strategy is expected to gain, so P(the wealth ever reaches 1/α) ≤ α (Ville), however the looks
+are chosen (Waudby-Smith & Ramdas, arXiv 2010.09686). Ten fixed stakes are held side by side and their wealth averaged.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def clustered_stderr(differences: Array, cluster_index: NDArray[np.integer]) -> 
     # Sums first, mean later: differences of K samples are multiples of 1/K, so the order of the items changes no digit.
     sums = np.bincount(cluster_index, weights=differences)
     residuals = sums - sizes * (float(sums.sum()) / len(differences))
-    return math.sqrt(groups / (groups - 1) * float(residuals @ residuals)) / len(differences), groups
+    return math.sqrt(groups / (groups - 1) * math.fsum(residuals**2)) / len(differences), groups
 
 
 def stratified_stderr(differences: Array, stratum_index: NDArray[np.integer]) -> float:

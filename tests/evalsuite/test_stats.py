@@ -38,6 +38,7 @@ def test_clustered_errors_match_the_worked_example() -> None:
     assert mean_stderr(D, CLUSTERS).stderr == pytest.approx(0.195278, abs=5e-7)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from("abcde")), min_size=3, max_size=40))
 def test_clustered_errors_equal_the_sandwich_of_a_regression_on_a_constant(rows: list[tuple[float, str]]) -> None:
     values, groups = [v for v, _ in rows], [g for _, g in rows]
@@ -52,6 +53,7 @@ def test_clustered_errors_equal_the_sandwich_of_a_regression_on_a_constant(rows:
     assert error(result.stderr) == pytest.approx(expected, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(scores)
 def test_one_cluster_per_value_is_no_clustering(values: list[float]) -> None:
     alone = mean_stderr(values, [str(i) for i in range(len(values))])
@@ -82,6 +84,7 @@ def test_a_perfect_score_is_exactly_one_with_no_error() -> None:
     assert macro_stderr([1.0] * 7, list("aaabbcc")) == Metric(1.0, 0.0, 7)
 
 
+@settings(deadline=None)
 @given(scores, st.randoms(use_true_random=False))
 def test_the_order_of_the_samples_changes_no_digit(values: list[float], rng: random.Random) -> None:
     groups = [str(i % 3) for i in range(len(values))]
