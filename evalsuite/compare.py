@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 
 from evalsuite.errors import UsageError
 from evalsuite.scorecard import Result, Scorecard
-from evalsuite.stats import Paired, average_difference, holm, macro_stderr, mean_stderr, paired
+from evalsuite.stats import Paired, average_difference, holm, paired
 from evalsuite.tables.collect import engine_of
 
 ALPHA = 0.05
@@ -188,10 +190,12 @@ def value_on(result: Result, samples: Collection[str]) -> float:
         parts = [(m, [i for i in m.scores if f"{m.benchmark}/{i}" in samples]) for m in result.members]
         values = [value_on(m, shared) for m, shared in parts if shared]
         return sum(values) / len(values)
-    values = [result.scores[i] for i in samples]
     if result.aggregate == "macro" and result.categories:
-        return macro_stderr(values, [result.categories.get(i, "") for i in samples]).value
-    return mean_stderr(values).value
+        groups: dict[str, list[float]] = defaultdict(list)
+        for sample in samples:
+            groups[result.categories.get(sample, "")].append(result.scores[sample])
+        return math.fsum(math.fsum(g) / len(g) for g in groups.values()) / len(groups)
+    return math.fsum(map(result.scores.__getitem__, samples)) / len(samples)
 
 
 def _side(card: Scorecard) -> dict[str, str]:

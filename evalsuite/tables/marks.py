@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evalsuite.registry.chain import Event
 
-CHAMPION, ANCHOR = "champion", "anchor"
+CHAMPION, ANCHOR, RELEASE = "champion", "anchor", "release"
 FLAG = "⚑"
-PROMOTIONS = {"promote", "bootstrap"}
+MOVES = {"promote", "bootstrap", "rollback", "anchor"}
 JUDGED = {"promote": "cleared", "block": "blocked", "hold": "held"}
 
 
@@ -73,10 +73,9 @@ def gate_marks(registry: Path) -> GateMarks:
     if not registry.is_dir():
         return GateMarks()
     from evalsuite.registry import Registry
-    from evalsuite.registry.chain import Chain
 
     known = Registry(registry)
-    return marks_of(known.events(), known.get, Chain(registry / "peeks.jsonl").read())
+    return marks_of(known.events(), known.get, known.peeks.read())
 
 
 def marks_of(
@@ -117,8 +116,8 @@ class _History:
         elif event.event == "override":
             of = checkpoint or self._judged.get(event.verdict or "", "")
             self._overrides.setdefault(of, {})[str(event.detail.get("by") or event.actor)] = None
-        elif event.event in PROMOTIONS or event.event == "rollback" or event.event == ANCHOR:
-            self._moved(ANCHOR if event.event == ANCHOR else ref, checkpoint, event)
+        elif event.event in MOVES:
+            self._moved(ref, checkpoint, event)
 
     def _moved(self, ref: str, checkpoint: str, event: Event) -> None:
         before = self.holders.get(ref, "")
@@ -141,7 +140,8 @@ class _History:
         state = self._states.get(checkpoint) or JUDGED.get(outcome, outcome)
         if checkpoint == self.holders.get(CHAMPION):
             state = f"champion g{self.generation}"
-        text = ", ".join(filter(None, [state, ANCHOR if checkpoint == self.holders.get(ANCHOR) else ""]))
+        others = [ref for ref in (ANCHOR, RELEASE) if checkpoint == self.holders.get(ref)]
+        text = ", ".join(filter(None, [state, *others]))
         suite = str(dict(verdict.get("suite") or {}).get("name", ""))
         n, n_planned, k = _extent(verdict)
         said = [f"newest verdict {digest[:12]}: {outcome}"] if digest else ["no verdict"]

@@ -150,13 +150,7 @@ def _apart(first: Result, second: Result) -> Difference | None:
 
 def _join(results: Sequence[Result | None]) -> _Joined:
     there = [result for result in results if result is not None]
-    ids = list(dict.fromkeys(i for result in there for i in result.scores))
-    place = {sample: i for i, sample in enumerate(ids)}
-    scores = np.full((len(results), len(ids)), np.nan)
-    for row, result in enumerate(results):
-        if result is not None:
-            at = np.fromiter(map(place.__getitem__, result.scores), np.intp, len(result.scores))
-            scores[row, at] = np.fromiter(result.scores.values(), np.float64, len(result.scores))
+    ids, scores = _matrix(results)
     binary = tuple(bool(np.all((row == 0) | (row == 1) | np.isnan(row))) for row in scores)
     macro = any(result.aggregate == "macro" for result in there)
     categories: dict[str, str] = {}
@@ -170,6 +164,22 @@ def _join(results: Sequence[Result | None]) -> _Joined:
         _codes([categories.get(i, "") for i in ids]) if categories else None,
         _codes([clusters.get(i, i) for i in ids]) if clusters else None,
     )
+
+
+def _matrix(results: Sequence[Result | None]) -> tuple[list[str], Floats]:
+    """(ids, scores (row, id)). Rows mostly hold the same ids in the same order, and then nothing is looked up."""
+    ids = next(list(result.scores) for result in results if result is not None)
+    alike = [result is not None and list(result.scores) == ids for result in results]
+    odd = [result for result, same in zip(results, alike, strict=True) if result is not None and not same]
+    ids = list(dict.fromkeys([*ids, *(i for result in odd for i in result.scores)]))
+    place = {sample: i for i, sample in enumerate(ids)} if odd else {}
+    scores = np.full((len(results), len(ids)), np.nan)
+    for row, (result, same) in enumerate(zip(results, alike, strict=True)):
+        if result is not None:
+            n = len(result.scores)
+            at = slice(n) if same else np.fromiter(map(place.__getitem__, result.scores), np.intp, n)
+            scores[row, at] = np.fromiter(result.scores.values(), np.float64, n)
+    return ids, scores
 
 
 def _codes(names: Sequence[str]) -> Codes:

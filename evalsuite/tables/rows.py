@@ -39,6 +39,12 @@ class View:
     deltas: Mapping[tuple[int, str], Delta]
     stands: Standing
 
+    def changes(self, column: str) -> str:
+        """What leaving touched samples out does to each row of a column, in points."""
+        found = {i: change for (i, c), change in self.deltas.items() if c == column}
+        each = [f"{self.lines[i].card.checkpoint.name} {signed_text(change.value)}" for i, change in found.items()]
+        return f"{column}, {max(change.n_touched for change in found.values())} samples: {', '.join(each)}"
+
     @property
     def badges(self) -> list[Badge]:
         return [badge for line in self.lines if (badge := self.marks.badges.get(line.id))]
@@ -77,9 +83,10 @@ def _about(line: Line) -> tuple[str, ...]:
 
 def _score(view: View, i: int, column: str, notes: Notes) -> Cell:
     line, marks = view.lines[i], _sign(view, i, column, notes)
-    if change := view.deltas.get((i, column)):
-        said = f"{column} {signed_text(change.value)} of {line.card.checkpoint.name}, {change.n_touched} of {change.n}"
-        marks += notes.mark(TOUCHED, "training data holds samples; in points, what leaving them out changes", said)
+    if (i, column) in view.deltas:
+        marks += notes.mark(
+            TOUCHED, "samples are in training data; the change without them, in points", view.changes(column)
+        )
     bold = (i, column) in view.stands.bold
     return score_cell(line.entry(column), notes, bold=bold, foreign=not line.native, marks=marks)
 

@@ -73,4 +73,5 @@ def make_card(
 
 def flips(n: int, wrong: Sequence[int]) -> list[float]:
     """n right answers except at the given places."""
-    return [0.0 if i in set(wrong) else 1.0 for i in range(n)]
+    places = set(wrong)
+    return [0.0 if i in places else 1.0 for i in range(n)]
