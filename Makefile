@@ -17,7 +17,7 @@ demo: $(VENV)/.base
 	$(BIN)/python -m train_plugins.demo
 
 test: $(VENV)/.test check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.lanes
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
