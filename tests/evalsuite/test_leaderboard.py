@@ -233,6 +233,7 @@ def test_one_scorecard_is_a_table_of_its_benchmarks_and_their_other_metrics() ->
         ["average", "–", "", "", "", ""],
     ]
     assert "Not scored: mmlu." in made.caption
+    assert card_table(card, ["⚑ overridden by Ana."]).caption[-1] == "⚑ overridden by Ana."
 
 
 def test_the_command_prints_a_table_and_writes_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from evalsuite.errors import UsageError
 from evalsuite.tables import FORMATS, Cell, Column, Format, Row, Table, print_table, score_text, table_format, write
+from evalsuite.tables.cells import decimals
 from evalsuite.tables.terminal import display_width
 
 ALL: tuple[Format, ...] = FORMATS  # type: ignore[assignment]
@@ -254,6 +255,21 @@ def test_no_name_at_all_breaks_a_writer(name: str) -> None:
 )
 def test_scores_are_printed_times_hundred(value: float | None, text: str) -> None:
     assert score_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("points", "digits"),
+    [(None, 1), (0.0, 1), (12.0, 0), (1.0, 0), (0.99, 1), (0.1, 1), (0.09, 2), (0.001, 2)],
+)
+def test_a_score_has_the_digits_that_its_error_leaves(points: float | None, digits: int) -> None:
+    # max(0, min(2, −⌊log10 SE⌋)): −⌊log10 .99⌋ = 1, −⌊log10 .09⌋ = 2
+    assert decimals(points / 100 if points is not None else None) == digits
+
+
+def test_points_stand_below_each_other_where_digits_differ() -> None:
+    cells = [Cell("62", "±1"), Cell("84.5", "±0.4"), Cell("100.0", "±0.0"), Cell()]
+    made = Table("t", (Column("a", "a"),), tuple(Row((c,)) for c in cells))
+    assert write(made, "terminal").splitlines()[4:] == [" 62   ±1", " 84.5 ±0.4", "100.0 ±0.0", "    –"]
 
 
 def test_a_row_of_another_length_is_a_bug_that_shows() -> None:
