@@ -98,8 +98,9 @@ def _claims(mode: str, rows: Any, names: Mapping[str, tuple[str, ...]], problems
 
 
 def _metric(path: str, name: str, names: Mapping[str, tuple[str, ...]], problems: Problems) -> str:
+    """The benchmark's name; "macro" and groups, whose mean is claimed to rise, stay as they are."""
     members = names.get(name)
-    if name != "macro" and (members is None or len(members) > 1):
+    if name != "macro" and members is None:
         _unknown(path, name, members, {**names, "macro": ()}, problems)
     return members[0] if members and len(members) == 1 else name
 
@@ -150,7 +151,7 @@ def _clusters(path: str, rule: Rule, using: list[Benchmark], problems: Problems)
 
 def _fields(benchmark: Benchmark) -> tuple[str, ...]:
     """Words that name a grouping of the benchmark's items."""
-    declared = [benchmark.meta.cluster, benchmark.meta.category]
+    declared = [benchmark.meta.gate_cluster, benchmark.meta.cluster, benchmark.meta.category]
     return tuple(dict.fromkeys([*filter(None, declared), *(["category"] if _has_categories(benchmark) else [])]))
 
 

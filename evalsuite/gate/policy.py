@@ -6,12 +6,12 @@ calibrated: the smallest drop that the data can rule out.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
+
+from evalsuite.registry.canonical import digest
 
 Test = Literal["group_sequential", "betting", "fixed"]
 Spending = Literal["pocock", "obf"]
@@ -197,8 +197,7 @@ class Policy:
     @cached_property
     def digest(self) -> str:
         """sha256 hex of the canonical JSON of `as_json`: equal digests demand the same."""
-        text = json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest(self.as_json())
 
     def as_json(self) -> dict[str, Any]:
         """The merged form, in the words of a policy file and complete, so that it reads back as the same policy."""

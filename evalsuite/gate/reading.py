@@ -215,6 +215,8 @@ def _must_improve(raw: Any, method: Method, problems: Problems) -> MustImprove |
         return None
     mode: Literal["any_of", "all_of"] = "any_of" if "any_of" in values else "all_of"
     rows = values[mode]
+    if rows == []:
+        problems.add(f"must_improve.{mode}", rows, "a list with at least one target, or must_improve: null")
     read = problems.rows(f"must_improve.{mode}", rows, schema.TARGET, needed=("metric",))
     return MustImprove(mode, tuple(Target(**row) for _, row in read), alpha)
 

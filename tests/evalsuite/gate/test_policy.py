@@ -20,7 +20,7 @@ from evalsuite.suite import Suite, load_suite
 
 DEV = load_suite("tulu3-dev")
 SAFETY = ("harmbench", "xstest", "wildguardtest", "do_anything_now", "jailbreaktrigger", "wildjailbreak")
-# The example of gate.md §6, but for `drop: {cluster: passage}` (drop declares no such field) and `prefetch`.
+# The example of gate.md §6, but for `prefetch`, and with a claim.
 EXAMPLE = """
 version: 1
 suite: tulu3-dev
@@ -31,7 +31,7 @@ plan: {disagreement: 0.15, disagreement_floor: 0.05, icc: 0.01, min_power: 0.8}
 must_not_regress:
   default: {margin: calibrated, margin_min: 0.01, margin_max: null, tier: standard, on_inconclusive: hold}
   gsm8k: {margin: 0.03, tier: critical}
-  drop: {cluster: none}
+  drop: {cluster: passage}
   popqa: {tier: advisory}
 must_improve: {any_of: [{metric: macro, min_gain: 0.0}, {metric: math, min_gain: 0.01}], alpha: 0.05, spending: t(t+1)}
 safety:
@@ -74,7 +74,7 @@ def test_the_shipped_default_says_what_the_dataclasses_say_plus_the_k_plan() -> 
 def test_the_example_of_the_specification_is_read(tmp_path: Path) -> None:
     policy = load_policy(written(tmp_path, EXAMPLE), suite=DEV)
     assert policy.rule("gsm8k") == Rule(margin=0.03, tier="critical")
-    assert policy.rule("drop") == Rule(cluster="none")
+    assert policy.rule("drop") == Rule(cluster="passage")
     assert policy.rule("popqa") == Rule(tier="advisory")
     assert policy.rule("bbh") == Rule()
     assert policy.safety == {"harmbench": Floor(0.8), "xstest": Floor(0.85)}
@@ -134,11 +134,14 @@ def test_columns_and_groups_become_benchmarks_and_a_member_overrules_its_group(t
       safety: {tier: critical, margin: 0.1}
       mmlu: {cluster: subject}
     safety: {safety: {floor: 0.7}, xstest: {ceiling: 0.99}}
+    must_improve: {all_of: [{metric: mmlu}, {metric: safety}, {metric: macro}]}
     """
     policy = load_policy(written(tmp_path, text), suite=DEV)
     assert set(policy.rules) == {*SAFETY, "mmlu_cot"}
     assert policy.rule("harmbench") == Rule(margin=0.1, tier="standard")
     assert policy.rule("xstest") == Rule(margin=0.1, tier="critical")
+    assert policy.must_improve is not None
+    assert [t.metric for t in policy.must_improve.targets] == ["mmlu_cot", "safety", "macro"]
     assert policy.safety == {name: Floor(0.7) for name in SAFETY} | {"xstest": Floor(0.7, 0.99)}
 
 
@@ -188,9 +191,9 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("must_not_regress: {gsm-8k: {tier: advisory}}", "no benchmark or column named 'gsm-8k' in the suite; did you"),
-        ("must_not_regress: {drop: {cluster: passage}}", "there is none): not declared by drop"),
+        ("must_not_regress: {gsm8k: {cluster: passage}}", "there is none): not declared by gsm8k"),
         ("must_not_regress: {math: {cluster: subjct}}", "did you mean 'subject'?"),
-        ("must_not_regress: {default: {cluster: subject}}", "not declared by popqa, truthfulqa, bbh, drop"),
+        ("must_not_regress: {default: {cluster: subject}}", "not declared by popqa, truthfulqa, bbh, drop, gsm8k"),
         ("must_not_regress: {gsm8k: {strata: true}}", "false for benchmarks without categories: gsm8k"),
         ("must_not_regress: {bbh: {strata: true, cluster: category}}", "either strata or a cluster field"),
         ("must_not_regress: {mmlu: {margin: 0.1}, mmlu_cot: {margin: 0.2}}", "the same benchmark as 'mmlu'"),
@@ -201,7 +204,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ("slices: {require: [gsm8k/easy]}", "'gsm8k' has no categories"),
         ("slices: {require: [bhb/snarks]}", "no benchmark or column named 'bhb' in the suite; did you mean 'bbh'?"),
         ("must_improve: {all_of: [{metric: makro}]}", "did you mean 'macro'?"),
-        ("must_improve: {all_of: [{metric: safety}]}", "'safety' is a group"),
+        ("must_improve: {all_of: []}", "at least one target, or must_improve: null"),
         ("must_improve: {any_of: [{metric: macro}], all_of: [{metric: math}]}", "any_of or all_of, one of them"),
         (
             "must_not_regress: {default: {tier: advisory}}",
@@ -242,7 +245,7 @@ def test_a_bad_setting_is_named(setting: str, expected: str) -> None:
 
 def test_an_unknown_policy_is_a_usage_error_with_the_near_miss() -> None:
     with pytest.raises(
-        UsageError, match=r"no policy named 'tulu'; did you mean 'tulu3'\?; there are default, demo, tulu3"
+        UsageError, match=r"no policy named 'tulu'; did you mean 'tulu3'\?; there are default, demo, release, tulu3"
     ):
         load_policy("tulu")
 
