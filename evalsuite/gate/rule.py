@@ -89,9 +89,11 @@ class Course:
 
 def z_against(seen: Seen, null: Any) -> Floats:
     """How many standard errors the difference lies above `null`, by the test that fits each pair; finite."""
-    binary = np.asarray(score_z(seen.wins, seen.losses, seen.n, null), dtype=float)
-    if seen.binary.all():
-        return binary
+    binary = np.zeros(1)
+    if seen.binary.any():
+        binary = np.asarray(score_z(seen.wins, seen.losses, seen.n, null), dtype=float)
+        if seen.binary.all():
+            return binary
     stderr = np.where(seen.binary, 1.0, seen.stderr)
     plain = np.asarray(plain_z(seen.mean, stderr, null), dtype=float)
     clustered = seen.groups > 1
@@ -109,7 +111,9 @@ def look(setup: Setup, k: int, seen: Seen) -> tuple[Bools, Bools]:
     checkpoints could never be promoted.
     """
     few = seen.wins + seen.losses < FEW
-    small = np.asarray(loss_bound(seen.n, np.where(few, seen.losses, 0.0), setup.margin), dtype=float)
+    small = np.ones(few.shape)
+    n, losses, margin = (np.broadcast_to(a, few.shape)[few] for a in (seen.n, seen.losses, setup.margin))
+    small[few] = loss_bound(n, losses, margin)
     if seen.few is not None:
         small = np.where(seen.binary, small, seen.few)
     bound = setup.clear[..., k]
