@@ -41,7 +41,7 @@ class Plan:
 
 def make_plan(
     recipe: Recipe, out: Path, *, only: str | None = None, start: Path | None = None,
-    find: Callable[[str], Trainer] = find_trainer,
+    find: Callable[[str], Trainer] | None = None,
 ) -> Plan:  # fmt: skip
     """Checks trainers, options and paths of every stage. Raises UsageError with all problems, one a line."""
     names = [stage.name for stage in recipe.stages]
@@ -54,7 +54,7 @@ def make_plan(
     problems: list[str] = []
     for stage in stages:
         try:
-            trainers[stage.name] = _trainer(stage, find)
+            trainers[stage.name] = _trainer(stage, find or find_trainer)
             _data(recipe, stage)
         except EvalsuiteError as error:
             problems += [str(error)]

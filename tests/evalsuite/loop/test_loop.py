@@ -1,0 +1,365 @@
+"""What the loop makes of verdicts: decisions, stages, starts, exit codes, and recipes that are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from evalsuite.checkpoint import Checkpoint, open_checkpoint
+from evalsuite.cli.loop import command
+from evalsuite.errors import CheckpointError, LostRace, TrainerFailed, UsageError
+from evalsuite.loop import Ended, Gated, Hooks, make_plan, run_loop
+from evalsuite.loop.log import LoopLog
+from evalsuite.loop.view import Lines, saved_line, step_line
+from evalsuite.recipe import Recipe, Stage, load_recipe
+from evalsuite.trainers import Trainer, TrainJob, read_control
+from tests.evalsuite.loop.folders import write_model
+from tests.evalsuite.loop.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    values: tuple[int, ...] = (1, 2, 3)
+    fails: bool = False
+
+
+class ListTrainer:
+    """Publishes a checkpoint for each of its values: the weights are the value, the name is step-VALUE."""
+
+    name = "list"
+    config = ListOptions
+
+    def __init__(self) -> None:
+        self.jobs: list[TrainJob] = []
+        self.stopped = 0
+
+    def train(self, job: TrainJob) -> Iterator[Checkpoint]:
+        self.jobs.append(job)
+        if job.options.get("fails"):
+            raise TrainerFailed("out of memory")
+        try:
+            for value in job.options.get("values", (1, 2, 3)):
+                yield open_checkpoint(write_model(job.out / "checkpoints" / f"step-{value}", value))
+        except GeneratorExit:
+            self.stopped += 1
+            raise
+
+
+class Bench:
+    """A recipe of list trainers, run in this process."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.out = root, root / "out"
+        self.trainer = ListTrainer()
+        self.world = World(root / "world", {})
+
+    def recipe(self, stages: list[Mapping[str, Any]], **more: Any) -> Recipe:
+        full = [{"trainer": "list", **stage} for stage in stages]
+        text = yaml.safe_dump({"schema": 1, "name": "bench", "stages": full, **more})
+        (self.root / "recipe.yaml").write_text(text)
+        return load_recipe(self.root / "recipe.yaml")
+
+    def run(
+        self, stages: list[Mapping[str, Any]], outcomes: str, hooks: Hooks | None = None, view: Any = None,
+        only: str | None = None, start: Path | None = None, **more: Any,
+    ) -> Ended:  # fmt: skip
+        """`outcomes`: p, b or h for step-1, step-2, …"""
+        words = {"p": "promote", "b": "block", "h": "hold"}
+        self.world.outcomes = {f"step-{i}": words[o] for i, o in enumerate(outcomes, 1)}
+        plan = make_plan(self.recipe(stages, **more), self.out, only=only, start=start, find=self.find)
+        return run_loop(plan, hooks or self.world.hooks, view)
+
+    def find(self, name: str) -> Trainer:
+        assert name == "list"
+        return self.trainer
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def steps(n: int) -> dict[str, Any]:
+    return {"values": list(range(1, n + 1))}
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "rule", "decisions", "code"),
+    [
+        ("ppp", {}, "ccc", 0),
+        ("bbb", {}, "cs", 1),  # on_block stop with patience 2 is the default: the third is never trained
+        ("bpb", {}, "ccc", 0),  # the promotion between them starts the count again
+        ("bhb", {}, "ccc", 3),  # so does an undecided one; nothing promoted, not all blocked
+        ("bbb", {"on_block": "continue"}, "ccc", 1),
+        ("bpp", {"patience": 1}, "s", 1),
+        ("ppp", {"on_promote": "stop"}, "s", 0),
+        ("hpp", {"on_hold": "stop"}, "s", 3),
+        ("pbb", {"on_block": "rollback"}, "ccr", 0),
+        ("bb", {"on_block": "rollback"}, "cs", 1),  # nothing promoted that it could go back to
+        ("pbbb", {"on_block": "rollback", "patience": 1, "max_rollbacks": 2}, "crrs", 0),
+    ],
+)
+def test_verdicts_become_decisions_and_an_exit_code(
+    bench: Bench, outcomes: str, rule: Mapping[str, Any], decisions: str, code: int
+) -> None:
+    ended = bench.run([{"name": "one", "options": steps(len(outcomes)), "gate": rule}], outcomes)
+    assert "".join(e["decision"][0] for e in ended.stages["one"].controls.values()) == decisions
+    assert ended.code == code
+    assert bench.trainer.stopped == decisions.endswith("s")
+    told = read_control(bench.out / "one")
+    assert told is not None
+    assert (told.seq, told.decision[0]) == (len(decisions), decisions[-1])
+
+
+def test_a_rollback_goes_to_the_newest_promoted_one_and_changes_rate_and_seed(bench: Bench) -> None:
+    ended = bench.run([{"name": "one", "seed": 5, "gate": {"on_block": "rollback", "patience": 1}}], "ppb")
+    told = read_control(bench.out / "one")
+    assert told is not None
+    assert told.to == list(ended.stages["one"].promoted)[1]
+    assert told.adjust == {"seed": 6, "lr_scale": 0.5}
+
+
+def test_the_next_stage_starts_from_what_was_promoted_last(bench: Bench) -> None:
+    stages = [{"name": "sft"}, {"name": "dpo", "start": "@promoted", "inputs": {"reference": "sft@last"}}]
+    bench.run(stages, "ppb")
+    dpo = bench.trainer.jobs[1]
+    assert dpo.start is not None
+    assert dpo.start.path == bench.out / "sft" / "checkpoints" / "step-2"
+    assert dpo.inputs["reference"].path.name == "step-3"
+
+
+def test_a_stage_that_promoted_nothing_ends_the_loop_when_the_next_one_starts_from_it(bench: Bench) -> None:
+    stages = [{"name": "sft"}, {"name": "dpo", "start": "sft@promoted"}]
+    ended = bench.run(stages, "bbb")
+    assert ended.code == 1
+    assert "2 checkpoints, 0 promoted, 2 blocked; the next stage starts from what it promotes" in ended.line
+    assert len(bench.trainer.jobs) == 1
+
+
+def test_a_stage_that_promoted_nothing_ends_nothing_when_the_next_one_does_not_need_it(bench: Bench) -> None:
+    stages = [{"name": "sft", "gate": {"on_block": "continue"}}, {"name": "dpo", "start": "sft@last", "gate": False}]
+    ended = bench.run(stages, "bbb")
+    assert ended.code == 0  # the last stage judges nothing
+    assert len(bench.trainer.jobs) == 2
+    assert bench.world.work() == ["step-1", "step-2", "step-3"]
+
+
+def test_one_stage_alone_takes_the_start_it_is_given(bench: Bench) -> None:
+    start = write_model(bench.root / "mine", 9)
+    stages = [{"name": "sft"}, {"name": "dpo", "start": "sft@promoted"}]
+    ended = bench.run(stages, "ppp", only="dpo", start=start)
+    assert ended.code == 0
+    assert [job.start.path for job in bench.trainer.jobs if job.start] == [start]
+
+
+def test_a_stage_alone_without_the_one_before_it_says_what_is_missing(bench: Bench) -> None:
+    with pytest.raises(UsageError, match="starts from sft@promoted, but stage 'sft' promoted no checkpoint"):
+        bench.run([{"name": "sft"}, {"name": "dpo", "start": "sft@promoted"}], "ppp", only="dpo")
+
+
+def test_the_champion_can_be_a_start(bench: Bench) -> None:
+    champion = write_model(bench.root / "champion", 9)
+    hooks = Hooks(bench.world.gate, bench.world.promote, lambda: champion)
+    bench.run([{"name": "one", "start": "@champion"}], "ppp", hooks)
+    assert bench.trainer.jobs[0].start is not None
+    assert bench.trainer.jobs[0].start.path == champion
+
+
+def test_a_finished_loop_does_nothing_again(bench: Bench) -> None:
+    first = bench.run([{"name": "one"}], "pbp")
+    again = bench.run([{"name": "one"}], "pbp")
+    assert (again.code, again.stages["one"].promoted) == (first.code, first.stages["one"].promoted)
+    assert len(bench.trainer.jobs) == 1
+
+
+def test_a_changed_recipe_is_refused_with_what_changed(bench: Bench) -> None:
+    bench.run([{"name": "one"}], "ppp")
+    with pytest.raises(UsageError, match=r"stages\.one\.seed null → 3"):
+        bench.run([{"name": "one", "seed": 3}], "ppp")
+
+
+def test_a_trainer_that_fails_ends_the_loop_with_its_reason(bench: Bench) -> None:
+    with pytest.raises(TrainerFailed, match="out of memory"):
+        bench.run([{"name": "one", "options": {"fails": True}}], "")
+
+
+def test_a_trainer_without_a_checkpoint_is_an_error(bench: Bench) -> None:
+    with pytest.raises(TrainerFailed, match="ended without a checkpoint"):
+        bench.run([{"name": "one", "options": {"values": []}}], "")
+
+
+def test_a_checkpoint_that_changes_while_it_is_judged_counts_for_nothing(bench: Bench) -> None:
+    def gate(path: Path, stage: Stage) -> Gated:
+        verdict = bench.world.gate(path, stage)
+        if path.name == "step-2":
+            write_model(path, 99)
+        return verdict
+
+    ended = bench.run([{"name": "one"}], "bpp", Hooks(gate, bench.world.promote))
+    state = ended.stages["one"]
+    assert [state.seen[d]["name"] for d in state.void] == ["step-2"]
+    assert [state.seen[d]["name"] for d in state.promoted] == ["step-3"]
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_judged_counts_for_nothing(bench: Bench) -> None:
+    def gate(path: Path, stage: Stage) -> Gated:
+        if path.name == "step-1":
+            (path / "model.safetensors").unlink()
+            open_checkpoint(path)
+        return bench.world.gate(path, stage)
+
+    ended = bench.run([{"name": "one"}], "ppp", Hooks(gate, bench.world.promote))
+    assert [ended.stages["one"].seen[d]["name"] for d in ended.stages["one"].promoted] == ["step-2", "step-3"]
+
+
+def test_a_broken_checkpoint_that_did_not_change_is_no_void_verdict(bench: Bench) -> None:
+    def gate(path: Path, stage: Stage) -> Gated:
+        raise CheckpointError("no chat template")
+
+    with pytest.raises(CheckpointError, match="no chat template"):
+        bench.run([{"name": "one"}], "ppp", Hooks(gate, bench.world.promote))
+
+
+def test_after_a_lost_race_the_checkpoint_is_judged_again(bench: Bench) -> None:
+    races = iter([True, False])
+
+    def promote(path: Path, verdict: str) -> int:
+        if path.name == "step-1" and next(races):
+            raise LostRace("another one was promoted")
+        return bench.world.promote(path, verdict)
+
+    judged: list[str] = []
+
+    def gate(path: Path, stage: Stage) -> Gated:
+        judged.append(path.name)
+        return bench.world.gate(path, stage)
+
+    ended = bench.run([{"name": "one", "options": steps(2)}], "pp", Hooks(gate, promote))
+    assert judged == ["step-1", "step-1", "step-2"]
+    assert list(ended.stages["one"].promoted.values()) == [1, 2]
+    assert list(LoopLog(bench.out).stage("one").promoted.values()) == [1, 2]
+
+
+def test_two_loops_do_not_work_in_one_folder(bench: Bench) -> None:
+    inner: list[str] = []
+
+    def gate(path: Path, stage: Stage) -> Gated:
+        with pytest.raises(UsageError, match="another evalsuite loop is working here"):
+            bench.run([{"name": "one"}], "ppp")
+        inner.append(path.name)
+        return bench.world.gate(path, stage)
+
+    bench.run([{"name": "one", "options": steps(1)}], "p", Hooks(gate, bench.world.promote))
+    assert inner == ["step-1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"schema": 2}, ["schema 2: this version reads 1"]),
+        ({"stagse": []}, ["unknown key 'stagse'; did you mean 'stages'?"]),
+        ({"gate": {"on_blok": "stop", "patience": "two"}},
+         ["did you mean 'on_block'?", "one.gate.patience: expected a whole number"]),
+        ({"gate": {"patience": 0}}, ["patience must be at least 1"]),
+        ({"stages": [{"name": "a/b", "trainer": "list"}]}, ["'a/b' is no name for a folder"]),
+        ({"stages": [{"name": "a", "trainer": "list"}] * 2}, ["two stages are named 'a'"]),
+        ({"stages": [{"name": "a", "trainer": "list", "start": "model"}]}, ["the recipe names no model"]),
+        ({"stages": [{"name": "a", "trainer": "list", "start": "@last"}]}, ["no stage comes before it"]),
+        ({"stages": [{"name": "sft", "trainer": "list"}, {"name": "b", "trainer": "list", "start": "stf@last"}]},
+         ["no earlier stage named 'stf'; did you mean 'sft'?"]),
+        ({"stages": [{"name": "rm", "trainer": "list", "gate": False},
+                     {"name": "b", "trainer": "list", "start": "rm@promoted"}]},
+         ["stage 'rm' has no gate; use rm@last"]),
+        ({"stages": []}, ["expected at least one"]),
+    ],
+)  # fmt: skip
+def test_a_recipe_with_mistakes_is_refused_naming_each(
+    tmp_path: Path, content: Mapping[str, Any], said: list[str]
+) -> None:
+    full = {"schema": 1, "name": "x", "stages": [{"name": "one", "trainer": "list"}], **content}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(full))
+    with pytest.raises(UsageError) as caught:
+        load_recipe(tmp_path / "recipe.yaml")
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_gate_off_in_yaml_is_no_gate_and_stages_inherit_the_recipes_rule(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "schema: 1\nname: x\ngate: {suite: demo, patience: 3}\nstages:\n"
+        "  - {name: a, trainer: list}\n  - {name: b, trainer: list, gate: off}\n"
+        "  - {name: c, trainer: list, gate: {patience: 1}}\n"
+    )
+    a, b, c = load_recipe(tmp_path / "r.yaml").stages
+    assert a.gate is not None
+    assert c.gate is not None
+    assert (a.gate.suite, a.gate.patience, b.gate, c.gate.suite, c.gate.patience) == ("demo", 3, None, "demo", 1)
+
+
+def test_problems_of_all_stages_are_told_before_anything_is_trained(bench: Bench) -> None:
+    stages = [{"name": "a", "options": {"valeus": []}}, {"name": "b", "data": "no.jsonl"}]
+    with pytest.raises(UsageError) as caught:
+        bench.run(stages, "")
+    assert "a.options: unknown key 'valeus'; did you mean 'values'?" in str(caught.value)
+    assert "b.data: no file 'no.jsonl'" in str(caught.value)
+    assert bench.trainer.jobs == []
+
+
+def test_a_missing_recipe_names_the_one_that_is_near(tmp_path: Path) -> None:
+    (tmp_path / "tulu3.yaml").write_text("")
+    with pytest.raises(UsageError, match=r"did you mean 'tulu3\.yaml'"):
+        load_recipe(tmp_path / "tulu.yaml")
+
+
+def test_plain_lines_tell_what_happened(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.run([{"name": "one"}], "pbb", view=Lines())
+    said = capsys.readouterr().err.splitlines()
+    assert "step-1: promote  says promote" in said
+    assert "step-1: promoted, generation 1" in said
+    assert "step-3: stop (2 blocked in a row)" in said
+    assert said[-1] == "one: stopped (3 checkpoints, 1 promoted, 2 blocked)"
+
+
+def test_the_line_of_costs_counts_what_was_not_run() -> None:
+    verdicts = [Gated("promote", "", "", {"used": 0.25}), Gated("block", "", "", {"used": 0.5}), Gated("hold", "", "")]
+    assert saved_line(verdicts) == "2 verdicts for 0.75 runs of the suite, 1.25 saved"  # 2 − 0.75
+    assert step_line({"step": 3, "loss": 0.25, "lr": 5e-7}) == "step 3  loss 0.25  lr 5e-07"
+
+
+def test_the_live_table_shows_stage_step_and_verdicts(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from evalsuite.loop.view import Live
+
+    view = Live()
+    view._stage, view._step = "dpo", "step 3"
+    view._verdicts = [("step-1", Gated("block", "", "gsm8k fell", {"used": 0.25}))]
+    console = Console(width=80, record=True, file=(tmp_path / "screen").open("w"))
+    console.print(view._table())
+    shown = " ".join(console.export_text().split())
+    for part in ("dpo", "step 3", "step-1", "block", "gsm8k fell", "0.25 runs of the suite, 0.75 saved"):
+        assert part in shown
+
+
+def test_the_command_runs_a_recipe_and_exits_with_what_it_came_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.recipe([{"name": "one", "options": steps(2)}])
+    bench.world.outcomes = {"step-1": "block", "step-2": "promote"}
+    monkeypatch.setattr("evalsuite.cli.loop.make_hooks", lambda options: bench.world.hooks)
+    monkeypatch.setattr("evalsuite.loop.plan.find_trainer", bench.find)
+    arguments = [str(tmp_path / "recipe.yaml"), "--results", str(tmp_path / "results"), "--json"]
+    done = CliRunner().invoke(command, arguments, standalone_mode=False)
+    assert done.exception is None, done.exception
+    assert done.return_value == 0
+    told = json.loads(done.stdout)
+    assert [c["outcome"] for c in told["stages"]["one"]["checkpoints"]] == ["block", "promote"]
+    assert (tmp_path / "results" / "loops" / "bench" / "loop.jsonl").is_file()
