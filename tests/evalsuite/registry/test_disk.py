@@ -43,12 +43,10 @@ def test_whatever_call_fails_nothing_was_changed_and_the_step_is_named(
     for nth in range(30):
         with monkeypatch.context() as patch:
             left = fail(patch, call, nth, code)
-            try:
-                promote(make(root), 0, "aa")
-            except RegistryError as error:
-                steps.add(str(error).partition(": ")[2].partition(" failed")[0])
-                assert os.strerror(code) in str(error)
-                assert error.exit_code == 2
+            message = refusal(lambda: promote(make(root), 0, "aa"))
+        if message:
+            steps.add(message.partition(": ")[2].partition(" failed")[0])
+            assert os.strerror(code) in message
         if left():
             break  # fewer than `nth` such calls: it went through
         assert registry.verify(pause_s=0) == ()
@@ -60,6 +58,15 @@ def test_whatever_call_fails_nothing_was_changed_and_the_step_is_named(
     assert state(root) != before
     assert promote(registry, 1, "bb").generation == 2
     assert registry.verify(pause_s=0) == ()
+
+
+def refusal(action: Callable[[], object]) -> str:
+    """What a RegistryError says; any other exception is a failure of the test."""
+    try:
+        action()
+    except RegistryError as error:
+        return str(error)
+    return ""
 
 
 def fail(patch: pytest.MonkeyPatch, call: str, nth: int, code: int) -> Callable[[], bool]:
@@ -86,7 +93,7 @@ def test_a_line_that_fits_only_in_part_is_taken_back(root: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         limit = log.stat().st_size + 100
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        with pytest.raises(RegistryError, match="writing the event failed .*nothing was changed"):
+        with pytest.raises(RegistryError, match=r"writing the event failed .*nothing was changed"):
             make(root).record("attempt", reason="x" * 1000)
 
     assert in_child(write_a_little) == 0
