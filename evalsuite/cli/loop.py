@@ -72,18 +72,13 @@ def make_gate(options: Mapping[str, Any]) -> GateFn:
 
 
 def make_promote(options: Mapping[str, Any]) -> Callable[[Path, str], int]:
-    """Promotes; a checkpoint that a killed loop has promoted already keeps its generation."""
+    """Promotes in the registry; what a killed loop has promoted by this verdict already keeps its generation."""
 
     def promote(checkpoint: Path, verdict: str) -> int:
-        from evalsuite.checkpoint import open_checkpoint
         from evalsuite.promotion import promote as promote_in
         from evalsuite.registry import Registry
 
-        registry = Registry.at(options["results"])
-        champion = registry.ref("champion")
-        if champion is not None and champion.id == open_checkpoint(checkpoint).digest:
-            return champion.generation
-        return promote_in(registry, checkpoint, verdict=verdict).generation
+        return promote_in(Registry.at(options["results"]), checkpoint, verdict=verdict).generation
 
     return promote
 
