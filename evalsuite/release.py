@@ -106,7 +106,9 @@ def release(wanted: Release, make_scorecard: MakeScorecard) -> Outcome:
     UsageError or RegistryError when a precondition fails (nothing is counted then), Incomplete while samples are
     missing.
     """
-    done = _unmoved(wanted)
+    with wanted.registry.locked():
+        # Locked once at the start, because that finishes a move of the ref that was killed half-way.
+        done = _unmoved(wanted)
     if done is not None:
         _cleared(wanted)
         return _moved(wanted, *done, ())

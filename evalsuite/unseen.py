@@ -214,9 +214,18 @@ def affordable(seen: Sequence[Peek], rule: Unseen, ask: Ask, now: datetime) -> B
         raise UnseenBudget(f"the unseen budget of {whole} is spent; {when} (see: evalsuite release --status)")
     times = "once" if rule.per_candidate == 1 else f"{rule.per_candidate} times"
     raise UnseenBudget(
-        f"{ask.name} was looked at {times}, which is all that a checkpoint gets; of {whole} for other checkpoints "
-        f"{left.in_window} are left, {when} (see: evalsuite release --status)"
+        f"{ask.name} was looked at {times}{_came_of(seen, ask)}, which is all that a checkpoint gets; of {whole} for "
+        f"other checkpoints {left.in_window} are left, {when} (see: evalsuite release --status)"
     )
+
+
+def _came_of(seen: Sequence[Peek], ask: Ask) -> str:
+    """In brackets, what the last look at a candidate came to."""
+    last = [peek for peek in seen if peek.candidate == ask.candidate][-1]
+    if last.result is None:
+        return f" (begun on suite {last.suite['name']} {last.suite['digest'][:12]}, now {ask.suite['digest'][:12]})"
+    numbers = [f"{100 * float(n['value']):.4g}" for n in last.result.detail["released"].values()]
+    return f" ({'passed' if last.result.detail['passed'] else 'failed'}, {', '.join(numbers) or 'no new number'})"
 
 
 def finish(registry: Registry, peek: Peek, detail: Mapping[str, Any]) -> Event:
