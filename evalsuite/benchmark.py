@@ -43,6 +43,7 @@ class Meta:
     version: float = 1
     category: str | None = None
     cluster: str | None = None
+    gate_cluster: str | None = None  # what paired differences go together by: a field, or `category`
     n_expected: int | None = None  # samples of the complete data
     n_rows: int | None = None  # rows of the split, where a selection of them are the samples
     columns: tuple[str, ...] = ()

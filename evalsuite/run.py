@@ -44,6 +44,15 @@ class Judges:
                 judge.close()
         return wanted
 
+    def are_local(self, protocol: str) -> bool:
+        """Whether a judge needs the device that the checkpoint is on."""
+        return self._of[protocol].local
+
+    def close(self) -> None:
+        """All of them give the device back; asked again, they open again."""
+        for judge in self._of.values():
+            judge.close()
+
 
 class Engine:
     """The engine, started when the first question is asked: a finished run loads no weights."""
@@ -61,8 +70,10 @@ class Engine:
         return self._model
 
     def close(self) -> None:
-        if self._model is not None:
-            self._model.close()
+        """Gives the device back; asked again, it opens again."""
+        model, self._model = self._model, None
+        if model is not None:
+            model.close()
 
 
 class Run:
@@ -160,6 +171,10 @@ class Run:
         context = SummaryContext(self._job.data_roots, self._job.seed, self._hub_files)
         dtype, whole = self._job.engine.dtype, samples is None
         return grading.grade(plan, self._answers, dtype=dtype, judged=judged, context=context, whole=whole)
+
+    def n_missing(self, samples: Collection[str]) -> int:
+        """How many answers to these samples are not there yet."""
+        return len(self._of(samples))
 
     def _of(self, samples: Collection[str]) -> set[int]:
         return {i for i in self._todo if self.plan.planned[i].sample in samples}

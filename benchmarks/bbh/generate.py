@@ -20,6 +20,7 @@ metadata:
   multiturn: true
   metric: exact_match
   aggregate: micro
+  gate_cluster: category
   id: [input]
   n_expected: 6511
   columns: [input, target]

@@ -77,6 +77,7 @@ metadata:
   multiturn: true
   metric: acc
   aggregate: macro
+  gate_cluster: category
   id: [question, choices]
   n_expected: 14042
   columns: [question, subject, choices, answer]

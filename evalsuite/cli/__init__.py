@@ -14,6 +14,11 @@ VERBS = {
     "score": "Score a checkpoint on a suite; the same command again goes on where it stopped.",
     "verify": "Grade responses that were generated elsewhere, without a model.",
     "release": "Look once at the unseen suite: pass or fail and one rounded number, written into a ledger.",
+    "gate": "Decide whether a checkpoint may replace the champion, as soon as that is known.",
+    "promote": "Make a checkpoint the champion, by its verdict.",
+    "rollback": "Bring an earlier champion back.",
+    "registry": "Show the history of the registry, prove that it is whole, export it.",
+    "loop": "Train, gate and promote by a recipe; the same command goes on after any crash.",
     "compare": "Compare two scored checkpoints, sample by sample.",
     "leaderboard": "Make one table of all scorecards in a folder.",
     "list": "List suites, benchmarks, regimes, checkable instructions and engines.",
@@ -52,6 +57,7 @@ EPILOG = """\b
 Examples:
   evalsuite score ckpt/ --suite tulu3-dev --data-root data/
   evalsuite score ckpt/ --tasks gsm8k,ifeval --limit 200 --model vllm
+  evalsuite gate ckpt/ --promote
   evalsuite leaderboard results/ --format md
   evalsuite compare ckpt-a ckpt-b
 

@@ -56,9 +56,7 @@ def prepare(policy: Policy, suite: Mapping[str, str], sides: Mapping[str, str], 
 
     Raises PolicyError when a required pair can only ever end inconclusive.
     """
-    digests = tuple(sides.get(name, "") for name in ("candidate", CHAMPION, ANCHOR))
-    sampling = {name: items.k for name, items in facts.items.items()}
-    identity = gate_id(policy.digest, suite["digest"], suite["regime"], digests, sampling)
+    identity = identity_of(policy, suite, sides, facts)
     looks = 1 if policy.method.test == "fixed" else policy.method.looks
     orders = {
         name: order(name, items.ids, items.clusters, identity, looks, strata=items.strata)
@@ -72,6 +70,13 @@ def prepare(policy: Policy, suite: Mapping[str, str], sides: Mapping[str, str], 
     ]
     pairs = plan_pairs(policy, inputs, len(floors))
     return Prepared(identity, orders, pairs, floors, _behind_targets(policy, facts))
+
+
+def identity_of(policy: Policy, suite: Mapping[str, str], sides: Mapping[str, str], facts: Facts) -> str:
+    """The gate's id: the same inputs are the same gate. What earlier gates measured is not part of it."""
+    digests = tuple(sides.get(name, "") for name in ("candidate", CHAMPION, ANCHOR))
+    sampling = {name: items.k for name, items in facts.items.items()}
+    return gate_id(policy.digest, suite["digest"], suite["regime"], digests, sampling)
 
 
 def judge(

@@ -7,6 +7,7 @@ give the same bytes.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from evalsuite.errors import UsageError
 
 SCHEMA = "gate/1"
+INDENT = " " * 7
 Outcome = Literal["promote", "block", "hold"]
 FindingOutcome = Literal["pass", "warn", "hold", "block", "error"]
 EXIT_CODES: Mapping[str, int] = {"promote": 0, "block": 1, "hold": 3}
@@ -140,15 +142,45 @@ def from_raw(raw: Mapping[str, Any]) -> Verdict:
         raise UsageError(f"not a verdict ({type(error).__name__}: {error})") from error
 
 
-def lines(findings: Sequence[Finding]) -> list[str]:
-    """One aligned line for each finding, worst first.
+def headline(verdict: Verdict) -> str:
+    """`promote: step-300 may replace step-200 (champion, generation 2) on demo; 0.31 of a full run used`."""
+    mine = verdict.candidate.name
+    rival = verdict.champion
+    who = f"{rival.name} ({verdict.ref}, generation {rival.generation})" if rival and verdict.ref else ""
+    who = who or (rival.name if rival else "nobody, as the first checkpoint")
+    words = {
+        "promote": f"{mine} may replace {who}",
+        "block": f"{mine} may not replace {who}",
+        "hold": f"cannot tell whether {mine} may replace {who}",
+    }[verdict.outcome]
+    share = f"{verdict.cost['share']:.2f} of a full run used ({verdict.cost['candidate']:,.0f} responses)"
+    return f"{verdict.outcome}: {words} on {verdict.suite['name']}; {share}"
 
-    `gsm8k  0.762 → 0.760  −0.002 [−0.019, +0.015]  allowed −0.030  pass: clear at look 4, 528 of 1319 items, K 4`
+
+def lines(findings: Sequence[Finding], width: int | None = None) -> list[str]:
+    """One aligned line for each finding, worst first; in a terminal of `width` columns the reason folds below.
+
+    `pass  gsm8k  0.762 → 0.760  −0.002 [−0.019, +0.015]  allowed −0.030  clear at look 4 of 10, 528 of 1319 items`
     """
     ordered = sorted(findings, key=lambda f: ORDER[f.outcome])
-    named = [f.benchmark + (f" vs {f.reference}" if f.reference not in ("", "champion") else "") for f in ordered]
-    width = max((len(name) for name in named), default=0)
-    return [f"{f.outcome:<5}  {name:<{width}}  {_numbers(f)}{f.why}" for f, name in zip(ordered, named, strict=True)]
+    named = [_name(f) for f in ordered]
+    longest = max((len(name) for name in named), default=0)
+    found = []
+    for f, name in zip(ordered, named, strict=True):
+        head = f"{f.outcome:<5}  {name:<{longest}}  {_numbers(f)}"
+        if width is None or len(head) + len(f.why) <= width:
+            found.append(f"{head}{f.why}")
+        else:
+            found += textwrap.wrap(head.rstrip(), width, subsequent_indent=INDENT)
+            found += textwrap.wrap(f.why, width, initial_indent=INDENT, subsequent_indent=INDENT)
+    return found
+
+
+def _name(f: Finding) -> str:
+    """The benchmark, against whom where that is not the champion, and the rule where there is no benchmark."""
+    rule = "" if f.rule in ("must_not_regress", "floor", "ceiling", "slice") else f" ({f.rule})"
+    other = f" vs {f.reference}" if f.reference not in ("", "champion", "candidate") else ""
+    return f"{f.benchmark}{other}{rule}" if f.benchmark else f.rule
 
 
 def _numbers(f: Finding) -> str:
