@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,10 +27,10 @@ class GateRule:
     """How a stage's checkpoints are judged, and what a verdict means for the training that goes on meanwhile.
 
     `patience` blocked checkpoints in a row before `on_block` acts. `adjust` is what a rollback changes, besides the
-    seed: a deterministic run that is rolled back unchanged repeats itself.
+    seed: a deterministic run that is rolled back unchanged repeats itself. `suite` None is the policy's own.
     """
 
-    suite: str = "tulu3-dev"
+    suite: str | None = None
     policy: str | None = None
     mode: Mode = "wait"
     lag: int = 1
@@ -124,7 +124,7 @@ def load_recipe(path: Path) -> Recipe:
     stages = []
     for one in raw.stages:
         try:
-            stages.append(_stage(one, raw))
+            stages.append(_stage(one, raw, path.parent))
         except UsageError as error:
             problems.append(str(error))
     if problems:
@@ -188,7 +188,7 @@ def _reference_problems(where: str, text: str | None, raw: _RawRecipe, earlier: 
     return []
 
 
-def _stage(one: _RawStage, raw: _RawRecipe) -> Stage:
+def _stage(one: _RawStage, raw: _RawRecipe, base: Path) -> Stage:
     declared = one.options.get("data", ()) if one.trainer == "exec" else ()
     data = (one.data,) if isinstance(one.data, str) else one.data
     data += (declared,) if isinstance(declared, str) else tuple(declared)
@@ -201,16 +201,19 @@ def _stage(one: _RawStage, raw: _RawRecipe) -> Stage:
         options=one.options,
         save=one.save,
         inputs=one.inputs,
-        gate=_gate(one, raw),
+        gate=_gate(one, raw, base),
         seed=raw.seed if one.seed is None else one.seed,
         launch=one.launch or raw.launch,
     )
 
 
-def _gate(one: _RawStage, raw: _RawRecipe) -> GateRule | None:
+def _gate(one: _RawStage, raw: _RawRecipe, base: Path) -> GateRule | None:
     """The stage's own keys over the recipe's; `gate: off` (false in YAML) means nothing is judged."""
     if one.gate is False or (raw.gate is False and one.gate is True):
         return None
     shared = raw.gate if isinstance(raw.gate, Mapping) else {}
     own = one.gate if isinstance(one.gate, Mapping) else {}
-    return parse(GateRule, {**shared, **own}, f"{one.name}.gate")
+    rule = parse(GateRule, {**shared, **own}, f"{one.name}.gate")
+    if rule.policy is not None and (base / rule.policy).is_file():
+        return replace(rule, policy=str(base / rule.policy))
+    return rule

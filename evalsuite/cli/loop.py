@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalsuite.cli.options import data_options, folder_options
+from evalsuite.cli.gate_job import gate_options
 
 if TYPE_CHECKING:
-    from evalsuite.loop import Ended, GateFn, Hooks
+    from evalsuite.loop import Ended, Gated, GateFn, Hooks
+    from evalsuite.recipe import Stage
 
 EPILOG = """\b
 Examples:
@@ -32,8 +33,7 @@ input or a training command that failed. Killed? Type the same command again: no
 @click.option("--only", metavar="STAGE", help="Only this stage of the recipe.")
 @click.option("--start", type=click.Path(path_type=Path, file_okay=False), metavar="CKPT",
               help="Checkpoint that the one stage starts from, in place of the recipe's.")  # fmt: skip
-@data_options
-@folder_options
+@gate_options
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def command(**options: Any) -> int:
     """Run the stages of RECIPE: train, judge every checkpoint, promote what is better, start the next stage from it."""
@@ -65,10 +65,28 @@ def make_hooks(options: Mapping[str, Any]) -> Hooks:
 
 
 def make_gate(options: Mapping[str, Any]) -> GateFn:
-    """Judges a checkpoint with the policy of its stage, as `evalsuite gate` does."""
-    from evalsuite.gating import gate_for_loop
+    """Judges as `evalsuite gate` does; a stage's suite, policy and bootstrap stand where the command line has none."""
 
-    return gate_for_loop(options)
+    def judge(checkpoint: Path, stage: Stage) -> Gated:
+        from evalsuite.cli.gate_job import make_gate_job
+        from evalsuite.gate.verdict import headline
+        from evalsuite.gating import gate
+        from evalsuite.loop import Gated
+        from evalsuite.progress import observer
+
+        rule = stage.gate
+        own = {"suite": rule.suite, "policy": rule.policy} if rule else {}
+        given = {key: options[key] or value for key, value in own.items()}
+        fixed = {"against": None, "dry_run": False, "bootstrap": rule is not None and rule.bootstrap}
+        watcher = observer()
+        try:
+            done = gate(make_gate_job({**options, **given, **fixed}, checkpoint), watcher)
+        finally:
+            watcher.close()
+        cost = {**done.verdict.cost, "used": done.verdict.cost["share"]}
+        return Gated(done.verdict.outcome, done.digest or "", headline(done.verdict), cost)
+
+    return judge
 
 
 def make_promote(options: Mapping[str, Any]) -> Callable[[Path, str], int]:
@@ -78,7 +96,9 @@ def make_promote(options: Mapping[str, Any]) -> Callable[[Path, str], int]:
         from evalsuite.promotion import promote as promote_in
         from evalsuite.registry import Registry
 
-        return promote_in(Registry.at(options["results"]), checkpoint, verdict=verdict).generation
+        registry = Registry.at(options["results"], lock=options["lock"])
+        trusted = {key: options[key] for key in ("allow_pickle", "trust_remote_code")}
+        return promote_in(registry, checkpoint, verdict=verdict, **trusted).generation
 
     return promote
 

@@ -106,7 +106,8 @@ def test_a_loop_killed_at_each_of_its_write_points_in_turn_ends_as_one_that_was_
 @pytest.mark.parametrize("number", [2, 3])
 def test_kills_at_later_checkpoints_change_nothing_either(tmp_path: Path, number: int) -> None:
     points = [p for p in REACHED if p.split("-")[-1] not in ("loop", "stage", "stage_end")]
-    for i, point in enumerate(p for p in points if "promote" not in p or number == 2):
+    # Every second point for each number; a third promotion never comes.
+    for i, point in enumerate(p for p in points[number % 2 :: 2] if "promote" not in p or number == 2):
         folder = tmp_path / str(i)
         folder.mkdir()
         run = Run(folder, 0.002)
