@@ -96,10 +96,11 @@ def z_against(seen: Seen, null: Any) -> Floats:
             return binary
     stderr = np.where(seen.binary, 1.0, seen.stderr)
     plain = np.asarray(plain_z(seen.mean, stderr, null), dtype=float)
-    clustered = seen.groups > 1
+    clustered = np.broadcast_to(seen.groups > 1, plain.shape)
     if clustered.any():
-        groups = np.where(clustered, seen.groups, 2)
-        plain = np.where(clustered, clustered_z(seen.mean, stderr, groups, null), plain)
+        parts = (np.broadcast_to(a, plain.shape)[clustered] for a in (seen.mean, stderr, seen.groups, null))
+        plain = plain.copy()
+        plain[clustered] = clustered_z(*parts)
     return np.where(seen.binary, binary, plain)
 
 

@@ -250,7 +250,7 @@ def test_clusters_that_a_policy_asks_for_or_waives_are_planned_so() -> None:
     assert "no scorecard tells its clusters by type" in asked["xstest"].note
 
 
-def test_clustered_benchmarks_are_simulated_with_the_clusters_of_each_look() -> None:
+def test_clustered_benchmarks_are_simulated_with_the_looks_that_count() -> None:
     clustered = Policy(samples=Samples(), plan=Planning(icc=0.01), rules={"b0": Rule(cluster="category")})
     asked = [Asked("b0", 6500, clusters=tuple(str(i % 26) for i in range(6500)))]
     planned = plan(clustered, "s", asked, runs=RUNS)
