@@ -83,32 +83,16 @@ def command(**options: Any) -> int:
 
 def _release(registry: Any, options: Mapping[str, Any]) -> int:
     from dataclasses import asdict, replace
-    from functools import partial
 
-    from evalsuite.checkpoint import open_checkpoint
     from evalsuite.cli.score import make_job
-    from evalsuite.gate.reading import load_policy
     from evalsuite.progress import observer
-    from evalsuite.release import Release, SealedObserver, planned, release
+    from evalsuite.release import SealedObserver, planned, release
     from evalsuite.score import score
 
-    if options["engine"].startswith("api:"):
-        raise click.UsageError("a release needs the checkpoint's folder; --model api:URL cannot show what answers")
-    reopen = partial(
-        open_checkpoint, allow_pickle=options["allow_pickle"], trust_remote_code=options["trust_remote_code"]
-    )
-    job = make_job({**options, **WHOLE}, release=True)
-    wanted = Release(
-        registry=registry,
-        checkpoint=reopen(options["checkpoint"]),
-        suite=job.suite,
-        policy=load_policy(options["policy"], options["sets"], suite=job.suite),
-        results=options["results"],
-        reason=options["reason"],
-        reopen=reopen,
-    )
+    wanted = _wanted(registry, options)
     if options["dry_run"]:
         return _print(options, *_foreseen(wanted, planned(wanted)))
+    job = make_job({**options, **WHOLE}, release=True)
     watcher = SealedObserver(observer())
     try:
         outcome = release(wanted, lambda suite, folder: score(replace(job, results=folder), watcher))
@@ -116,6 +100,32 @@ def _release(registry: Any, options: Mapping[str, Any]) -> int:
         watcher.close()
     _print(options, asdict(outcome), _lines(outcome))
     return outcome.exit_code
+
+
+def _wanted(registry: Any, options: Mapping[str, Any]) -> Release:
+    from functools import partial
+
+    from evalsuite.checkpoint import open_checkpoint
+    from evalsuite.gate.reading import load_policy
+    from evalsuite.gating.evidence import training_of
+    from evalsuite.release import Release
+    from evalsuite.suite import load_suite
+
+    if options["engine"].startswith("api:"):
+        raise click.UsageError("a release needs the checkpoint's folder; --model api:URL cannot show what answers")
+    flags = {name: options[name] for name in ("allow_pickle", "trust_remote_code")}
+    checkpoint = open_checkpoint(options["checkpoint"], **flags)
+    suite = load_suite(options["suite"], options["extra"])
+    return Release(
+        registry=registry,
+        checkpoint=checkpoint,
+        suite=suite,
+        policy=load_policy(options["policy"], options["sets"], suite=suite),
+        results=options["results"],
+        training=training_of(checkpoint.path, options["results"], [b.name for b in suite.columns.values()]),
+        reason=options["reason"],
+        reopen=partial(open_checkpoint, **flags),
+    )
 
 
 def _foreseen(wanted: Release, plan: Planned) -> tuple[dict[str, Any], list[str]]:
@@ -144,7 +154,7 @@ def _lines(outcome: Outcome) -> list[str]:
     lines = [f"{name}, {suite}: {'passed' if outcome.passed else 'failed'} the release policy", _number(outcome)]
     if outcome.generation is not None:
         lines.append(f"release: generation {outcome.generation}")
-    lines.append(f"{outcome.left} more looks are left in these 90 days")
+    lines.append(f"looks left in these 90 days: {outcome.left}")
     return [*lines, *(f"warning: {line}" for line in outcome.warnings), outcome.notice]
 
 
