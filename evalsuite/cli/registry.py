@@ -145,19 +145,19 @@ def _find(registry: Registry, what: str) -> Any:
 
 
 def _names(registry: Registry, events: list[Event]) -> dict[str, str]:
-    """Checkpoint id -> name, of those that a manifest tells of."""
+    """Checkpoint id -> name, of those that a manifest or a verdict tells of."""
     from evalsuite.errors import RegistryError
 
     found: dict[str, str] = {}
     for event in events:
-        stored = event.detail.get("manifest")
-        if not event.id or not stored or event.id in found:
+        stored = event.detail.get("manifest") or event.verdict
+        if not event.id or not stored or found.get(event.id):
             continue
         try:
-            manifest: Mapping[str, Any] = registry.get(stored)
+            obj: Mapping[str, Any] = registry.get(stored)
         except RegistryError:
             continue  # verify reports it; the log is readable without
-        found[event.id] = str(manifest.get("checkpoint", {}).get("name", ""))
+        found[event.id] = str((obj.get("checkpoint") or obj.get("candidate") or {}).get("name", ""))
     return found
 
 

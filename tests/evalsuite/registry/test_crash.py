@@ -202,7 +202,7 @@ def test_a_thousand_kills_at_random_moments_leave_the_registry_whole() -> None:
             pid = os.fork()
             if pid == 0:
                 in_this_process(promote_for_ever)
-            time.sleep(draw.uniform(0.002, 0.02))
+            time.sleep(draw.uniform(0.001, 0.012))
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             if n % 100 == 0:

@@ -11,7 +11,7 @@ import pytest
 
 from evalsuite.errors import LostRace
 from evalsuite.registry import LockKind
-from tests.evalsuite.registry.places import make, promote
+from tests.evalsuite.registry.places import make, memory_folder, promote
 
 FORK = multiprocessing.get_context("fork")
 WRITERS = 8
@@ -78,5 +78,6 @@ def test_leases_let_one_win_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_of_eight_promotions_at_once_one_wins_each_of_two_hundred_generations(tmp_path: Path) -> None:
-    race(tmp_path, rounds=200)
+def test_of_eight_promotions_at_once_one_wins_each_of_two_hundred_generations() -> None:
+    with memory_folder() as folder:
+        race(folder, rounds=200)
