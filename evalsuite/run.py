@@ -103,6 +103,8 @@ class Run:
             else:
                 self._answers[planned.sample, planned.number] = stored.answer
         observer.planned(benchmark.name, len(self._keys), len(self._answers))
+        if not self._todo:
+            self.journal.close()  # nothing will be written: others need not wait
         if self.journal.opening.n_conflicts:
             n = self.journal.opening.n_conflicts
             observer.say(f"{benchmark.name}: {n} answers were given twice and differ; the first counts")

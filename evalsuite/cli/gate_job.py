@@ -68,6 +68,7 @@ def gate_options(function: F) -> F:
 
 def make_gate_job(options: Mapping[str, Any], checkpoint: Path) -> GateJob:
     """The gate that the options describe; every problem is found before an engine or a dataset is loaded."""
+    from evalsuite.errors import UsageError
     from evalsuite.gating import GateJob
     from evalsuite.registry import Registry
 
@@ -96,8 +97,11 @@ def make_gate_job(options: Mapping[str, Any], checkpoint: Path) -> GateJob:
         against = options["against"]
         ref, generation = _ref_of(policy, registry, champion) if against else (None, None)
     anchor, _, anchor_generation = _anchor(policy, registry, job) if champion is not None else (None, None, None)
-    if anchor is not None and champion is not None and anchor.checkpoint.digest == champion.checkpoint.digest:
-        anchor, anchor_generation = None, None
+    mine = candidate.checkpoint.digest
+    if champion is not None and champion.checkpoint.digest == mine:
+        raise UsageError(f"{checkpoint} is {options['against'] or policy.champion} already; there is nothing to gate")
+    if anchor is not None and champion is not None and anchor.checkpoint.digest in (champion.checkpoint.digest, mine):
+        anchor, anchor_generation = None, None  # one comparison, or none: the anchor is as good as itself
     return GateJob(
         policy=policy,
         candidate=candidate,

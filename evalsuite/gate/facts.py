@@ -14,14 +14,17 @@ from evalsuite.gate.margins import Spread
 class Items:
     """One benchmark as planned: every sample id, what it belongs to, and how many responses each gets.
 
-    `clusters` is empty when items are independent; `strata` says that the clusters are fixed categories. `metric`
-    aggregates as the benchmark does (`macro` over `categories`), for floors.
+    `clusters` is empty when items are independent; `strata` says that the clusters are fixed categories. `macro` means
+    that the benchmark's value is a mean over `categories`, which floors follow. `base` responses an item is what the
+    regime itself asks, and `of` how many of them one score needs (pass@10).
     """
 
     ids: tuple[str, ...]
     clusters: Mapping[str, str] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)
     k: int = 1
+    base: int = 1
+    of: int = 1
     strata: bool = False
     macro: bool = False
     safety: bool = False
@@ -95,3 +98,9 @@ def gate_id(policy: str, suite: str, regime: str, sides: tuple[str, ...], sampli
     raw = {"policy": policy, "suite": suite, "regime": regime, "sides": list(sides), "sampling": dict(sampling)}
     text = json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def needed(metric: str) -> int:
+    """How many samples one score of a metric needs: 10 for pass@10, else 1."""
+    k = metric.removeprefix("pass@")
+    return int(k) if k != metric and k.isdigit() else 1

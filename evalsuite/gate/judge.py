@@ -64,7 +64,7 @@ def prepare(policy: Policy, suite: Mapping[str, str], sides: Mapping[str, str], 
     }
     floors = plan_floors(policy, orders, facts)
     inputs = [
-        PairInput(name, reference, orders[name], items.k, facts.spreads.get((name, reference, items.k)))
+        PairInput(name, reference, orders[name], items.k, items.of, facts.spreads.get((name, reference, items.k)))
         for reference in _references(sides)
         for name, items in facts.items.items()
     ]
@@ -126,7 +126,7 @@ class _Run:
             for p in prepared.pairs
         ]
         n = len(self.pairs)
-        self.setup = _setup(policy, prepared.pairs)
+        self.setup = _setup(policy, prepared.pairs, prepared.n_looks)
         self.status = np.full(n, OPEN, dtype=np.int8)
         self.at = np.full(n, -1)
         self.samples: list[Sample | None] = [None] * n
@@ -240,14 +240,14 @@ class _Run:
             yield from improvement(self.policy, self.facts, self.pairs, ended)
 
 
-def _setup(policy: Policy, plans: tuple[PairPlan, ...]) -> Setup:
+def _setup(policy: Policy, plans: tuple[PairPlan, ...], n_looks: int) -> Setup:
     alpha, tests = policy.method.alpha, max(1, sum(p.required for p in plans))
     betting = policy.method.test == "betting"
     return Setup(
         np.array([p.margin for p in plans]),
         np.array([p.null for p in plans]),
-        np.array([p.clear for p in plans]).reshape(len(plans), -1),
-        np.array([p.block for p in plans]).reshape(len(plans), -1),
+        np.array([p.clear for p in plans]).reshape(len(plans), n_looks),
+        np.array([p.block for p in plans]).reshape(len(plans), n_looks),
         float(np.log(2 / alpha)) if betting else np.inf,
         float(np.log(2 * tests / alpha)) if betting else np.inf,
     )
@@ -356,9 +356,9 @@ def _party(card: Scorecard | None, generation: int | None) -> Party | None:
 
 
 def _cost(facts: Facts, run: _Run) -> dict[str, float]:
-    """Responses that were looked at, of each side, and the candidate's share of one full run (K = 1)."""
+    """Responses that were looked at, of each side, and the candidate's share of one full run at the regime's own K."""
     mine = sum(n * facts.items[name].k for name, n in run.used.items())
-    whole = sum(len(items.ids) for items in facts.items.values())
+    whole = sum(len(items.ids) * items.base for items in facts.items.values())
     cost: dict[str, float] = {"candidate": mine, "full_run": whole, "share": mine / whole if whole else 0.0}
     for name in run.cards:
         cost[name] = mine

@@ -20,13 +20,15 @@ class Order:
     """The items of one benchmark in the order they are looked at. Look k is the first `sizes[k]` of `ids`.
 
     `times` is the share of the items that each look holds; a look that does not `count` decides nothing. `clusters` has
-    the cluster of each item, empty when items are independent.
+    the cluster of each item, empty when items are independent; with `strata` these are fixed groups, and items are
+    independent inside them.
     """
 
     ids: tuple[str, ...]
     clusters: tuple[str, ...]
     sizes: tuple[int, ...]
     counts: tuple[bool, ...]
+    strata: bool = False
 
     @property
     def n(self) -> int:
@@ -63,7 +65,7 @@ def order(
         ordered = tuple(i for _, i in sorted((rank(i), i) for i in ids))
         sizes = [math.ceil(k * len(ids) / n_looks) for k in range(1, n_looks + 1)]
         labels = tuple(clusters.get(i, "") for i in ordered) if clusters else ()
-        return Order(ordered, labels, tuple(sizes), tuple(b > a for a, b in pairwise([0, *sizes])))
+        return Order(ordered, labels, tuple(sizes), tuple(b > a for a, b in pairwise([0, *sizes])), strata)
     members: dict[str, list[str]] = {}
     for i in ids:
         members.setdefault(clusters.get(i, i), []).append(i)

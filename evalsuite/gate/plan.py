@@ -9,6 +9,7 @@ from typing import Any
 
 from evalsuite.benchmark import Benchmark
 from evalsuite.errors import UsageError
+from evalsuite.gate.facts import needed
 from evalsuite.gate.margins import KS, PairInput, PairPlan, Spread, plan_pairs
 from evalsuite.gate.order import MIN_CLUSTERS, Order, order
 from evalsuite.gate.policy import Policy, Rule
@@ -36,7 +37,8 @@ class Asked:
     """One benchmark as a gate would ask it: items, samples an item, cluster of each item (empty: independent).
 
     `fixed_k` says why K cannot be chosen, empty where it can; `max_tokens` bounds one answer (0: nothing does);
-    `note` is what is not known yet.
+    `note` is what is not known yet. `base` is how often the regime itself asks an item, `of` how many answers one score
+    needs (pass@10).
     """
 
     benchmark: str
@@ -46,6 +48,8 @@ class Asked:
     fixed_k: str = ""
     max_tokens: int = 0
     note: str = ""
+    base: int = 1
+    of: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +119,13 @@ def plan(
     orders = {a.benchmark: _order(a, policy.rule(a.benchmark), looks) for a in asked}
     known = spreads or {}
     inputs = [
-        PairInput(a.benchmark, r, orders[a.benchmark], a.k, known.get((a.benchmark, r, a.k)))
+        PairInput(a.benchmark, r, orders[a.benchmark], a.k, a.of, known.get((a.benchmark, r, a.k)))
         for r in references
         for a in asked
     ]
     pairs = plan_pairs(policy, inputs, len(policy.safety))
-    unit = sum(a.n for a in asked)
-    gate = gate_of(pairs, to_end=_to_end(policy, asked), simes=_simes(policy))
+    unit = sum(a.n * a.base for a in asked)
+    gate = gate_of(pairs, unit, to_end=_to_end(policy, asked), simes=_simes(policy))
     simulated = runs > 0 and policy.method.test != "betting"
     equal, at_margin = cleared_alone(gate, runs, seed) if simulated else ([math.nan] * len(pairs),) * 2
     by_name = {a.benchmark: a for a in asked}
@@ -153,15 +157,16 @@ def _asked(policy: Policy, benchmark: Benchmark, card: Scorecard | None) -> Aske
     config = benchmark.tasks[0].config
     sampled = benchmark.kind == "generate_until"
     repeats = int(config.get("repeats", 1))
-    k, fixed = policy.samples.k_for(n, sampled=sampled and repeats == 1), ""
+    k, fixed = repeats if repeats > 1 else policy.samples.k_for(n, sampled=sampled), ""
     if not sampled:
         fixed = "nothing is sampled, so K has no effect"
     elif repeats > 1:
         fixed = f"{benchmark.meta.metric} asks {repeats} times itself, so K has no effect"
     clusters, note = _clusters(policy.rule(benchmark.name), benchmark, result, n)
     tokens = int((config.get("generation_kwargs") or {}).get("max_gen_toks") or 0) if sampled else 0
-    bounded = tokens * repeats if tokens < UNBOUNDED else 0
-    return Asked(benchmark.name, n, k, clusters, fixed, bounded, note)
+    bounded = tokens if tokens < UNBOUNDED else 0
+    of = min(k, needed(benchmark.meta.metric))
+    return Asked(benchmark.name, n, k, clusters, fixed, bounded, note, repeats, of)
 
 
 def _clusters(rule: Rule, benchmark: Benchmark, result: Result | None, n: int) -> tuple[tuple[str, ...], str]:

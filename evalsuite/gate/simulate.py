@@ -47,11 +47,11 @@ class Gate:
     simes: float | None  # level of the fixed test's block
 
 
-def gate_of(plans: Sequence[PairPlan], *, to_end: Collection[str] = (), simes: float | None = None) -> Gate:
-    """The arrays of planned pairs. `to_end` are benchmarks that are asked whole, `simes` the level of a fixed test."""
+def gate_of(plans: Sequence[PairPlan], unit: int, *, to_end: Collection[str] = (), simes: float | None = None) -> Gate:
+    """The arrays of planned pairs. Costs are in runs of `unit` responses; `to_end` are benchmarks that are asked whole,
+    `simes` the level of a fixed test."""
     names = list(dict.fromkeys(p.benchmark for p in plans))
     first = [next(p for p in plans if p.benchmark == name) for name in names]
-    whole = sum(p.n for p in first)
     return Gate(
         Setup(
             np.array([p.margin for p in plans]),
@@ -64,7 +64,7 @@ def gate_of(plans: Sequence[PairPlan], *, to_end: Collection[str] = (), simes: f
         np.array([names.index(p.benchmark) for p in plans]),
         np.array([p.required for p in plans]),
         np.array([name in to_end for name in names]),
-        np.array([[size * p.k / whole for size in p.order.sizes] for p in first]),
+        np.array([[size * p.k / unit for size in p.order.sizes] for p in first]),
         simes,
     )
 

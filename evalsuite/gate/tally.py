@@ -115,7 +115,7 @@ class Sample:
         )
         stderr, groups = math.sqrt(variance / n) if n else math.inf, 0
         if index is not None and n:
-            if plan.rule.strata:
+            if plan.order.strata:
                 stderr = float(stratified_stderr(d, index))
             else:
                 stderr, groups = clustered_stderr(d, index)
@@ -141,7 +141,7 @@ def betting_paths(pair: Pair) -> tuple[Floats, Floats]:
     """Running maxima of log E over the items, (to clear, to block); what is absent bets nothing."""
     d = np.nan_to_num(pair.difference, nan=0.0)
     clusters = pair.plan.order.clusters
-    if clusters and not pair.plan.rule.strata:
+    if clusters and not pair.plan.order.strata:
         index = _numbered(list(clusters))
         sums = np.bincount(index, weights=d)
         unit = sums / np.bincount(index).max()
@@ -161,7 +161,7 @@ def _few(plan: PairPlan, d: Floats, losses: int, index: Any) -> float:
     Graded scores bet against the margin (p = 1/E by Ville). Clusters count as n/deff independent items, by the planned
     design effect.
     """
-    if index is not None and not plan.rule.strata and plan.k == 1:
+    if index is not None and not plan.order.strata and plan.k == 1:
         return float(loss_bound(max(1.0, math.floor(len(d) / plan.deff)), losses, plan.margin))
     return min(1.0, math.exp(-float(log_e(d, -plan.margin, "clear")[-1]))) if len(d) else 1.0
 

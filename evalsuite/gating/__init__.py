@@ -200,8 +200,9 @@ def _stored(job: GateJob, candidate: Scorecard, observer: Observer) -> _Gate:
         wanted = job.policy.rule(result.benchmark).cluster
         clusters = result.categories if wanted == "category" else result.clusters if wanted != "none" else {}
         macro, safety = result.aggregate == "macro", result.split == "safety"
-        categories = dict(result.categories)
-        items[result.benchmark] = Items(tuple(sorted(ids)), dict(clusters), categories, 1, False, macro, safety)
+        items[result.benchmark] = Items(
+            tuple(sorted(ids)), dict(clusters), dict(result.categories), macro=macro, safety=safety
+        )
     facts, prepared = _facts(job, candidate.suite, sides, items, infra=())
     facts = replace(facts, exhausted=True, versions=dict(candidate.provenance.get("versions", {})))
     return _Gate(job, sides, facts, prepared, dict.fromkeys(items, 1), observer)

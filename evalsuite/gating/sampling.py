@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2b
 
-from evalsuite.gate.facts import Items
+from evalsuite.gate.facts import Items, needed
 from evalsuite.gate.order import MIN_CLUSTERS
 from evalsuite.gate.policy import Policy, Samples
 from evalsuite.plan import Plan, Planned
@@ -16,12 +16,12 @@ CATEGORY = "category"
 
 
 def sampled(plan: Plan, k: int, samples: Samples, checkpoint: str) -> Plan:
-    """The plan with every question asked `k` times, sampled; the plan itself for k = 1.
+    """The plan with every question asked `k` times, sampled; the plan itself where it asks so often anyway.
 
     Seeds come from the checkpoint's digest, so that two checkpoints are seeded independently and a champion keeps the
     answers that it gave as a candidate. A benchmark that samples anyway keeps its own temperature.
     """
-    if k == 1:
+    if k == repeats_of(plan):
         return plan
     planned = [
         Planned(
@@ -36,11 +36,18 @@ def sampled(plan: Plan, k: int, samples: Samples, checkpoint: str) -> Plan:
 
 def samples_for(policy: Policy, plan: Plan) -> int:
     """K of a benchmark: by its size where it generates; what the regime repeats anyway stays as it is."""
-    repeats = max((p.number for p in plan.planned), default=0)
+    repeats = repeats_of(plan)
+    if repeats > 1:
+        return repeats
     generates = isinstance(plan.planned[0].request, GenerateRequest)
-    if generates and repeats:
-        return 1
     return policy.samples.k_for(len(plan.docs), sampled=generates)
+
+
+def repeats_of(plan: Plan) -> int:
+    """How many responses the regime asks for each item; 1 where nothing is generated."""
+    if not isinstance(plan.planned[0].request, GenerateRequest):
+        return 1
+    return 1 + max(p.number for p in plan.planned)
 
 
 def items_of(policy: Policy, plan: Plan, k: int) -> Items:
@@ -55,6 +62,8 @@ def items_of(policy: Policy, plan: Plan, k: int) -> Items:
         clusters=clusters or (dict(plan.categories) if rule.strata else {}),
         categories=dict(plan.categories),
         k=k,
+        base=repeats_of(plan),
+        of=min(k, needed(plan.benchmark.meta.metric)),
         strata=strata,
         macro=plan.benchmark.meta.aggregate == "macro",
         safety=plan.benchmark.meta.split == "safety",
