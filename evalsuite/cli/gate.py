@@ -49,6 +49,13 @@ Stopped or killed? Type the same command again: it goes on where it stopped, and
 @click.option("--against", metavar="REF|FOLDER", help="What it is compared with. [default: the policy's, champion]")
 @click.option("--bootstrap", is_flag=True, help="There may be no champion yet: then floors and checks decide alone.")
 @click.option("--promote", is_flag=True, help="Make it champion when the verdict is promote.")
+@click.option(
+    "--retry",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="With --promote: gate again, N times, when the champion was replaced meanwhile.",
+)
 @click.option("--dry-run", is_flag=True, help="Decide, and write neither registry nor log.")
 @gate_options
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
@@ -58,26 +65,39 @@ def run(ctx: click.Context, /, **options: Any) -> None:
 
     Samples are asked in looks, in an order that the inputs alone decide; it stops as soon as the verdict is known.
     """
-    from evalsuite.cli.gate_job import make_gate_job
+    from evalsuite.errors import LostRace
     from evalsuite.gate.verdict import to_json
-    from evalsuite.gating import gate
-    from evalsuite.progress import observer
 
     if options["promote"] and options["dry_run"]:
         raise click.UsageError("--promote writes to the registry, and --dry-run does not: one or the other")
-    watcher = observer()
-    try:
-        gated = gate(make_gate_job(options, options["checkpoint"]), watcher)
-    finally:
-        watcher.close()
+    for left in range(options["retry"], -1, -1):
+        gated = _gate(options)
+        try:
+            if options["promote"] and gated.verdict.outcome == "promote":
+                _promote(gated, options)
+            break
+        except LostRace as lost:
+            if not left:
+                raise
+            print(f"{lost}; gating again", file=sys.stderr)
     if options["as_json"]:
         click.echo(to_json(gated.verdict), nl=False)
     else:
         show(gated.verdict)
     _told(gated, options)
-    if options["promote"] and gated.verdict.outcome == "promote":
-        _promote(gated, options)
     ctx.exit(gated.verdict.exit_code)
+
+
+def _gate(options: dict[str, Any]) -> Gated:
+    from evalsuite.cli.gate_job import make_gate_job
+    from evalsuite.gating import gate
+    from evalsuite.progress import observer
+
+    watcher = observer()
+    try:
+        return gate(make_gate_job(options, options["checkpoint"]), watcher)
+    finally:
+        watcher.close()
 
 
 def show(verdict: Verdict) -> None:

@@ -55,7 +55,7 @@ def scenarios_table(plan: Plan) -> Table:
     ]
     caption = (
         f"{plan.runs} simulated gates a row, seed {plan.seed}: normal approximation, disagreement as planned.",
-        f"A full run is {plan.unit} items at one sample; the champion's own missing samples come on top.",
+        f"A full run is {plan.unit} responses at the suite's own settings; the champion's missing ones come on top.",
     )
     return Table("what this gate would do", columns, tuple(rows), caption)
 

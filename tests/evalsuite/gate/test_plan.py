@@ -209,7 +209,7 @@ def test_the_tulu_suite_is_asked_as_the_policy_says() -> None:
     assert (asked["mmlu_cot"].n, asked["mmlu_cot"].k) == (14042, 1)
     assert (asked["gsm8k"].k, asked["ifeval"].k) == (4, 8)  # 1,319 and 541 items
     assert (asked["truthfulqa"].k, asked["truthfulqa"].fixed_k) == (1, "nothing is sampled, so K has no effect")
-    assert (asked["humaneval"].k, asked["humaneval"].fixed_k[:27]) == (1, "pass@10 asks 20 times itself"[:27])
+    assert (asked["humaneval"].k, asked["humaneval"].fixed_k[:27]) == (20, "pass@10 asks 20 times itself"[:27])
 
 
 def test_an_unknown_size_is_a_usage_error_until_a_scorecard_tells_it() -> None:
