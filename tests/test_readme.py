@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 from evalsuite.cli import command
@@ -28,13 +29,19 @@ def commands(program: str) -> list[str]:
 def test_a_command_of_the_readme_parses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "responses.jsonl").touch()
+    (tmp_path / "recipe.yaml").touch()
     for folder in ("results", "ckpt", "data"):
         (tmp_path / folder).mkdir()
     verb, *arguments = [a for a in shlex.split(line)[1:] if a not in ("--tasks", "<name>") or "<name>" not in line]
     with command.make_context("evalsuite", [verb]) as context:
         found = command.get_command(context, verb)
         assert found is not None, verb
-        assert found.make_context(verb, arguments, parent=context).params
+        made = found.make_context(verb, arguments, parent=context)
+        if isinstance(found, click.Group):  # of a group's own verb
+            _, inner, rest = found.resolve_command(made, [*made._protected_args, *made.args])
+            assert inner is not None, line
+            made = inner.make_context(verb, rest, parent=made)
+        assert made.params
 
 
 @pytest.mark.parametrize("line", commands("make"))
