@@ -15,7 +15,7 @@ class Observer(Protocol):
 
     def say(self, line: str) -> None: ...
 
-    def planned(self, benchmark: str, n_requests: int, n_reused: int) -> None: ...
+    def planned(self, benchmark: str, n_requests: int, n_reused: int, at_most: bool = False) -> None: ...
 
     def answered(self, benchmark: str, answer: Any) -> None: ...
 
@@ -29,7 +29,7 @@ class Silent:
 
     def say(self, line: str) -> None: ...
 
-    def planned(self, benchmark: str, n_requests: int, n_reused: int) -> None: ...
+    def planned(self, benchmark: str, n_requests: int, n_reused: int, at_most: bool = False) -> None: ...
 
     def answered(self, benchmark: str, answer: Any) -> None: ...
 
@@ -49,9 +49,9 @@ class Lines:
     def say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
 
-    def planned(self, benchmark: str, n_requests: int, n_reused: int) -> None:
+    def planned(self, benchmark: str, n_requests: int, n_reused: int, at_most: bool = False) -> None:
         self._counts[benchmark] = _Count(n_requests, n_reused)
-        self.say(f"{benchmark}: reused {n_reused}, to do {n_requests - n_reused}")
+        self.say(f"{benchmark}: reused {n_reused}, to do {'at most ' if at_most else ''}{n_requests - n_reused}")
 
     def answered(self, benchmark: str, answer: Any) -> None:
         count = self._counts[benchmark]
@@ -89,7 +89,7 @@ class Live:
     def say(self, line: str) -> None:
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def planned(self, benchmark: str, n_requests: int, n_reused: int) -> None:
+    def planned(self, benchmark: str, n_requests: int, n_reused: int, at_most: bool = False) -> None:
         self._counts[benchmark] = _Count(n_requests, n_reused)
         details = f"reused {n_reused}" if n_reused else ""
         bar = self._progress.add_task(benchmark, total=n_requests, completed=n_reused, details=details, start=False)

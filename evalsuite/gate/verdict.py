@@ -147,11 +147,11 @@ def headline(verdict: Verdict) -> str:
     mine = verdict.candidate.name
     rival = verdict.champion
     who = f"{rival.name} ({verdict.ref}, generation {rival.generation})" if rival and verdict.ref else ""
-    who = who or (rival.name if rival else "nobody, as the first checkpoint")
+    goal = f"replace {who or rival.name}" if rival else "become the first champion"
     words = {
-        "promote": f"{mine} may replace {who}",
-        "block": f"{mine} may not replace {who}",
-        "hold": f"cannot tell whether {mine} may replace {who}",
+        "promote": f"{mine} may {goal}",
+        "block": f"{mine} may not {goal}",
+        "hold": f"cannot tell whether {mine} may {goal}",
     }[verdict.outcome]
     share = f"{verdict.cost['share']:.2f} of a full run used ({verdict.cost['candidate']:,.0f} responses)"
     return f"{verdict.outcome}: {words} on {verdict.suite['name']}; {share}"

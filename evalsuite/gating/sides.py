@@ -80,7 +80,7 @@ class Live:
         self.name, self.job, self.checkpoint = name, job, job.checkpoint
         self.n_asked = 0
         self._resolved, self._suite, self._slot, self._judges = resolved, suite, slot, judges
-        self._observer = observer if name == "candidate" else Named(observer, name)
+        self._observer = Named(observer, "" if name == "candidate" else name)
         self._stack = stack
         self._engine = Engine(job, self._observer)
         stack.callback(self._engine.close)
@@ -148,23 +148,26 @@ class _InSlot(Engine):
 
 
 class Named:
-    """An observer that says which side it hears of."""
+    """An observer that says which side it hears of ("" for the candidate), and that a gate may need less than all."""
 
     def __init__(self, inner: Observer, name: str) -> None:
         self._inner, self._name = inner, name
 
     def say(self, line: str) -> None:
-        self._inner.say(f"{self._name}: {line}")
+        self._inner.say(f"{self._name}: {line}" if self._name else line)
 
-    def planned(self, benchmark: str, n_requests: int, n_reused: int) -> None:
-        self._inner.planned(f"{self._name} {benchmark}", n_requests, n_reused)
+    def planned(self, benchmark: str, n_requests: int, n_reused: int, at_most: bool = False) -> None:
+        self._inner.planned(self._of(benchmark), n_requests, n_reused, at_most=True)
 
     def answered(self, benchmark: str, answer: Any) -> None:
-        self._inner.answered(f"{self._name} {benchmark}", answer)
+        self._inner.answered(self._of(benchmark), answer)
 
     def done(self, result: Result) -> None: ...
 
     def close(self) -> None: ...
+
+    def _of(self, benchmark: str) -> str:
+        return f"{self._name} {benchmark}" if self._name else benchmark
 
 
 def joined(first: Result, second: Result) -> Result:
