@@ -384,7 +384,7 @@ class SealedObserver:
     def say(self, line: str) -> None:
         self._inner.say(line)
 
-    def planned(self, benchmark: str, n_requests: int, n_reused: int) -> None:
+    def planned(self, benchmark: str, n_requests: int, n_reused: int, at_most: bool = False) -> None:
         self._inner.planned(benchmark, n_requests, n_reused)
 
     def answered(self, benchmark: str, answer: Any) -> None:
