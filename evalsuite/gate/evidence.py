@@ -8,21 +8,26 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from evalsuite.distributions import t_quantile
 from evalsuite.gate.facts import Contamination, Facts
 from evalsuite.gate.floors import split
+from evalsuite.gate.order import Order
 from evalsuite.gate.policy import Policy, Target
-from evalsuite.gate.tally import JUDGE, Pair
+from evalsuite.gate.tally import JUDGE, Pair, Sample, Side
 from evalsuite.gate.verdict import Finding, FindingOutcome
 from evalsuite.scorecard import Result, Scorecard
-from evalsuite.stats.inferiority import score_z
+from evalsuite.stats.inferiority import clustered_z, plain_z, score_z
 from evalsuite.stats.multiple import attempt_alpha, simes
 from evalsuite.stats.normal import upper_tail, z_of_upper_tail
 from evalsuite.stats.proportion import mcnemar_less
 
-SHOWN = 3  # ids named in a finding
+LONGEST = 120  # characters of a reason that a finding repeats
+ID_LENGTH = 40
 MIN_TRUNCATED = 20  # answers below which a rate of truncated ones says nothing
 
 
@@ -36,35 +41,45 @@ def standing(policy: Policy, facts: Facts) -> Iterator[Finding]:
         yield Finding(name, "missing", "block", "has a floor in the policy and is not part of this gate", tier="safety")
 
 
-def evidence(
-    policy: Policy,
-    candidate: Scorecard,
-    cards: Mapping[str, Scorecard],
-    facts: Facts,
-    pairs: Sequence[Pair],
-    used: Mapping[str, int],
-) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class Looked:
+    """What a gate has in hand: the cards, the items in its order, and how many of each benchmark were looked at."""
+
+    candidate: Scorecard
+    cards: Mapping[str, Scorecard]
+    orders: Mapping[str, Order]
+    mine: Mapping[str, Side]
+    pairs: Sequence[Pair]
+    used: Mapping[str, int]
+
+
+def evidence(policy: Policy, facts: Facts, looked: Looked) -> Iterator[Finding]:
     """What is wrong with the samples that were looked at, on either side; nothing where nothing is."""
-    for name, n_used in used.items():
+    for name, n_used in looked.used.items():
         if not n_used:
             continue
-        mine = candidate.result(name)
-        yield from _side(policy, facts, name, mine, "candidate")
-        for reference, card in cards.items():
-            yield from _side(policy, facts, name, card.result(name), reference)
+        mine, ids = looked.candidate.result(name), looked.orders[name].ids[:n_used]
+        yield from _side(policy, facts, name, mine, "candidate", ids)
+        for reference, card in looked.cards.items():
+            yield from _side(policy, facts, name, card.result(name), reference, ids)
             yield from _truncated(policy, name, mine, card.result(name), reference)
-    for pair in pairs:
-        yield from _failed(policy, facts, pair, used[pair.plan.benchmark])
+    for pair in looked.pairs:
+        yield from _failed(policy, facts, pair, looked.used[pair.plan.benchmark])
+    compared = {pair.plan.benchmark for pair in looked.pairs}
+    for name in [n for n, n_used in looked.used.items() if n_used and n not in compared]:
+        yield from _alone(policy, facts, name, looked)
 
 
-def _side(policy: Policy, facts: Facts, name: str, result: Result | None, who: str) -> Iterator[Finding]:
+def _side(
+    policy: Policy, facts: Facts, name: str, result: Result | None, who: str, ids: Sequence[str]
+) -> Iterator[Finding]:
     if result is None:
         outcome: FindingOutcome = "block" if policy.errors.missing == "block" else "hold"
         words = f"the {who} has no result (complete it: evalsuite score)"
         yield Finding(name, "missing", outcome, words, reference=who)
         return
-    n = result.n + result.n_failed
-    unjudged = sum(why.startswith(JUDGE) for why in result.failures.values())
+    n, failures = len(ids), result.failures
+    unjudged = sum(failures.get(i, "").startswith(JUDGE) for i in ids) if failures else 0
     if unjudged > policy.errors.judge_failed_rate_max * n:
         limit = f"at most {policy.errors.judge_failed_rate_max:.1%}"
         words = f"the judge gave no verdict on {unjudged} of {n} answers of the {who} ({limit})"
@@ -89,22 +104,51 @@ def _truncated(
         yield Finding(name, "truncated", "warn", words, reference=reference)
 
 
-def _failed(policy: Policy, facts: Facts, pair: Pair, size: int) -> Iterator[Finding]:
+def _failed(
+    policy: Policy, facts: Facts, pair: Pair, size: int, whys: Sequence[Mapping[str, str]]
+) -> Iterator[Finding]:
     """Failed samples on either side, and ids that only one side has."""
     plan = pair.plan
     if not size:
         return
     for who, side in (("candidate", pair.candidate), (plan.reference, pair.reference)):
-        lost = np.flatnonzero(side.failed[:size])
-        if len(lost):
-            named = ", ".join(plan.order.ids[i] for i in lost[:SHOWN]) + (", …" if len(lost) > SHOWN else "")
-            words = f"{len(lost)} of {size} samples of the {who} failed ({named}); the same command asks them again"
-            yield Finding(plan.benchmark, "failed", "error", words, reference=plan.reference, n=size)
+        yield from _lost(plan.benchmark, who, plan.reference, side, plan.order, size)
     if facts.exhausted:
-        both = int((pair.candidate.known & pair.reference.known).sum())
+        known = pair.candidate.known & pair.reference.known
+        both = int(known.sum())
         if both < policy.errors.pair_overlap_min * plan.n:
-            words = f"both sides have {both} of {plan.n} samples"
+            words = f"both sides have {both} of {plan.n} samples (not {_named(plan.order, np.flatnonzero(~known))})"
             yield Finding(plan.benchmark, "overlap", "error", words, reference=plan.reference, n=both, n_planned=plan.n)
+
+
+def _alone(policy: Policy, facts: Facts, name: str, looked: Looked) -> Iterator[Finding]:
+    """The same of a benchmark that only has a floor, as the first champion's have."""
+    side, order = looked.mine[name], looked.orders[name]
+    yield from _lost(name, "candidate", "candidate", side, order, looked.used[name])
+    known = int(side.known.sum())
+    if facts.exhausted and 0 < known < policy.errors.pair_overlap_min * order.n:
+        words = f"the candidate has {known} of {order.n} samples (not {_named(order, np.flatnonzero(~side.known))})"
+        yield Finding(name, "overlap", "error", words, reference="candidate", n=known, n_planned=order.n)
+
+
+def _lost(name: str, who: str, reference: str, side: Side, order: Order, size: int) -> Iterator[Finding]:
+    lost = np.flatnonzero(side.failed[:size])
+    if len(lost):
+        words = f"{len(lost)} of {size} samples of the {who} failed ({_named(order, lost)})"
+        yield Finding(
+            name, "failed", "error", f"{words}; the same command asks them again", reference=reference, n=size
+        )
+
+
+def _named(order: Order, places: Sequence[int] | NDArray[np.int64]) -> str:
+    """The first few ids, as Python writes them and cut short: an id may be a whole document, or hold a line break."""
+    names = [repr(order.ids[i]) for i in places[:SHOWN]]
+    short = [name if len(name) <= ID_LENGTH else f"{name[:ID_LENGTH]}…" for name in names]
+    return ", ".join(short) + (", …" if len(places) > SHOWN else "")
+
+
+def _short(why: str) -> str:
+    return why if len(why) <= LONGEST else f"{why[:LONGEST]}…"
 
 
 def slices(policy: Policy, facts: Facts, pairs: Sequence[Pair], used: Mapping[str, int]) -> Iterator[Finding]:
@@ -122,7 +166,7 @@ def slices(policy: Policy, facts: Facts, pairs: Sequence[Pair], used: Mapping[st
             yield Finding(
                 f"{name}/{category}",
                 "slice",
-                policy.slices.on_fail,
+                policy.slices.on_fail if pair.plan.required else "warn",
                 f"lower on this slice (p {p:.1g}, {len(tests)} slices tested together), {n} items",
                 reference="champion",
                 difference=difference,
@@ -214,7 +258,7 @@ def clean_subset(policy: Policy, facts: Facts, pairs: Sequence[Pair], used: Mapp
         yield Finding(
             name,
             "clean_subset",
-            policy.decontamination.clean_subset if worse else "pass",
+            ("pass" if not worse else policy.decontamination.clean_subset if pair.plan.required else "warn"),
             words,
             reference=pair.plan.reference,
             tier="decontamination",
@@ -223,7 +267,9 @@ def clean_subset(policy: Policy, facts: Facts, pairs: Sequence[Pair], used: Mapp
         )
 
 
-def improvement(policy: Policy, facts: Facts, pairs: Sequence[Pair], ended: bool) -> Iterator[Finding]:
+def improvement(
+    policy: Policy, facts: Facts, pairs: Sequence[Pair], used: Mapping[str, int], ended: bool
+) -> Iterator[Finding]:
     """Claimed gains, one-sided at a level that shrinks with every attempt, so that trying often proves nothing."""
     claim = policy.must_improve
     if claim is None:
@@ -232,52 +278,86 @@ def improvement(policy: Policy, facts: Facts, pairs: Sequence[Pair], ended: bool
     if claim.mode == "any_of":
         level /= len(claim.targets)
     against = [p for p in pairs if p.plan.reference == "champion"]
-    found = [_claimed(target, facts, against, level, ended) for target in claim.targets]
+    found = [_claimed(target, facts, against, used, level, ended) for target in claim.targets]
     proven = [f.outcome == "pass" for f in found]
     enough = any(proven) if claim.mode == "any_of" else all(proven)
     for f in found:
         # One proven gain is enough for any_of; the others then are no reason to hold.
-        yield f if not enough or f.outcome == "pass" else _as_warning(f)
+        yield f if not enough or f.outcome == "pass" else replace(f, outcome="warn")
 
 
-def _as_warning(f: Finding) -> Finding:
-    from dataclasses import replace
-
-    return replace(f, outcome="warn")
-
-
-def _claimed(target: Target, facts: Facts, pairs: Sequence[Pair], level: float, ended: bool) -> Finding:
-    difference, stderr, whole = _gain(target.metric, facts, pairs)
+def _claimed(
+    target: Target, facts: Facts, pairs: Sequence[Pair], used: Mapping[str, int], level: float, ended: bool
+) -> Finding:
+    gain = _gain(target.metric, facts, pairs, used)
     base = {"benchmark": target.metric, "rule": "must_improve", "reference": "champion", "limit": target.min_gain}
-    if difference is None or stderr is None or not whole:
+    if gain is None:
         words = "not looked at to its end" if not ended else "has no complete comparison"
         return Finding(**base, outcome="hold", why=f"a claimed gain that {words}")  # type: ignore[arg-type]
-    z = (difference - target.min_gain) / stderr if stderr > 0 else 0.0
+    z = gain.z(target.min_gain)
     needed = float(z_of_upper_tail(level))
     words = f"z {z:.2f}, {needed:.2f} needed (attempt {facts.attempt}, level {level:.2g})"
     return Finding(
         **base,  # type: ignore[arg-type]
         outcome="pass" if z >= needed else "hold",
         why=f"proven better, {words}" if z >= needed else f"not proven better, {words}",
-        difference=difference,
-        low=difference - 1.959964 * stderr,
-        high=difference + 1.959964 * stderr,
+        difference=gain.difference,
+        low=gain.difference - gain.width,
+        high=gain.difference + gain.width,
         z=z,
     )
 
 
-def _gain(metric: str, facts: Facts, pairs: Sequence[Pair]) -> tuple[float | None, float | None, bool]:
-    """(mean difference, standard error, whether over whole benchmarks) of the suite, a column or a benchmark."""
+@dataclass(frozen=True, slots=True)
+class _Gain:
+    """A mean difference over whole benchmarks. `freedom` is inf unless a benchmark comes in clusters."""
+
+    difference: float
+    stderr: float
+    freedom: float
+
+    @property
+    def width(self) -> float:
+        """Half of the 95 % interval."""
+        return self.stderr * (t_quantile(0.975, self.freedom) if math.isfinite(self.freedom) else 1.959964)
+
+    def z(self, null: float) -> float:
+        if math.isfinite(self.freedom):
+            return float(clustered_z(self.difference, self.stderr, self.freedom + 1, null))
+        return float(plain_z(self.difference, self.stderr, null))
+
+
+def _gain(metric: str, facts: Facts, pairs: Sequence[Pair], used: Mapping[str, int]) -> _Gain | None:
+    """The gain of the suite, a column or a benchmark; None unless every benchmark behind it was looked at to its end.
+
+    Few clusters leave few degrees of freedom (Satterthwaite, from the variances of the parts).
+    """
     by_name = {p.plan.benchmark: p for p in pairs}
     columns = facts.columns if metric == "macro" else {metric: facts.columns.get(metric, (metric,))}
-    differences, variances, whole = [], [], True
+    differences, variances, uncertain = [], [], 0.0
     for members in columns.values():
-        if any(m not in by_name for m in members):
-            return None, None, False
-        samples = [by_name[m].seen(by_name[m].plan.n) for m in members]
-        whole &= all(by_name[m].complete(by_name[m].plan.n) for m in members)
+        held = [by_name[m] for m in members if m in by_name]
+        if len(held) < len(members) or not all(
+            used[p.plan.benchmark] == p.plan.n and p.complete(p.plan.n) for p in held
+        ):
+            return None
+        samples = [p.seen(p.plan.n) for p in held]
+        if not all(s.n for s in samples):
+            return None
         differences.append(math.fsum(s.mean for s in samples) / len(samples))
-        variances.append(math.fsum(s.stderr**2 for s in samples) / len(samples) ** 2)
+        parts = [(_stderr(s) / len(samples)) ** 2 for s in samples]
+        variances += parts
+        uncertain += math.fsum(v * v / (s.groups - 1) for v, s in zip(parts, samples, strict=True) if s.groups > 1)
     if not differences:
-        return None, None, False
-    return math.fsum(differences) / len(differences), math.sqrt(math.fsum(variances)) / len(differences), whole
+        return None
+    variance = math.fsum(variances)
+    freedom = variance**2 / uncertain if uncertain else math.inf
+    return _Gain(math.fsum(differences) / len(differences), math.sqrt(variance) / len(differences), freedom)
+
+
+def _stderr(sample: Sample) -> float:
+    """The standard error; where every item changed by the same, that of a null of no change, √(Σd²)/n.
+
+    A set that goes from all wrong to all right has no spread, and is still no proof on two items.
+    """
+    return sample.stderr or abs(sample.mean) / math.sqrt(sample.n)

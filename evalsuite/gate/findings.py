@@ -11,9 +11,10 @@ from evalsuite.gate.margins import PairPlan
 from evalsuite.gate.policy import Policy
 from evalsuite.gate.rule import BLOCK, CLEAR, FEW, z_against
 from evalsuite.gate.tally import Pair, Sample
-from evalsuite.gate.verdict import Finding, FindingOutcome, signed
+from evalsuite.gate.verdict import Finding, FindingOutcome
 
 Z_95 = 1.959963984540054
+NOT_LOOKED_AT = "not looked at: the gate was decided before"
 ABOVE_PLAN = 1.25  # measured over planned disagreement from which a finding says so
 
 
@@ -71,7 +72,7 @@ def _decision(
     policy: Policy, plan: PairPlan, sample: Sample | None, status: int, at: int, ended: bool
 ) -> tuple[FindingOutcome, str]:
     seen = f"{sample.n if sample else 0} of {plan.n} items" + (f", K {plan.k}" if plan.k > 1 else "")
-    blind = f"cannot see a drop under {100 * plan.margin:.2g} points" + (" (wider than wanted)" if plan.blind else "")
+    blind = f"cannot see a drop under {_points(plan)}" + (" (wider than wanted)" if plan.blind else "")
     when = f"look {at + 1} of {len(plan.order.sizes)}" if len(plan.order.sizes) > 1 else "the end"
     if status == CLEAR:
         smaller = _small_drop(policy, plan, sample, at)
@@ -80,13 +81,20 @@ def _decision(
     if status == BLOCK:
         than = "worse than the allowed drop" if plan.null < 0 else "worse"
         return "block", f"proven {than} at {when}, {seen}"
-    if sample is None or not sample.n:
-        return "hold", "not looked at: the gate was decided before"
+    if sample is None:
+        return "hold", NOT_LOOKED_AT
+    if not sample.n:
+        return "hold", "nothing to compare: no item has a score on both sides"
     if not ended:
         return "hold", f"undecided when the gate stopped, {seen}; {blind}"
-    words = f"inconclusive after {seen}: neither proven worse nor within {100 * plan.margin:.2g} points"
+    words = f"inconclusive after {seen}: neither proven worse nor within {_points(plan)}"
     words += _above_plan(policy, plan, sample)
     return ("warn" if plan.rule.on_inconclusive == "warn" else "hold"), words
+
+
+def _points(plan: PairPlan) -> str:
+    """The margin in points; one or two items calibrate to more than there is to lose."""
+    return f"{100 * min(plan.margin, 1.0):.1f} points"
 
 
 def _small_drop(policy: Policy, plan: PairPlan, sample: Sample | None, at: int) -> bool:
@@ -122,7 +130,7 @@ def _interval(plan: PairPlan, sample: Sample) -> tuple[float, float] | tuple[Non
     return sample.mean - width, sample.mean + width
 
 
-def floor_finding(state: FloorState, ended: bool) -> Finding:
+def floor_finding(state: FloorState, looked: bool, ended: bool) -> Finding:
     """The finding of a floor or ceiling: `pass`, `block`, or `hold` when it could not be told."""
     plan = state.plan
     seen = f"{state.n_used} items" + (f", K {plan.k}" if plan.k > 1 else "")
@@ -131,8 +139,10 @@ def floor_finding(state: FloorState, ended: bool) -> Finding:
         "block": f"below its floor, {seen}" if plan.kind == "floor" else f"above its ceiling, {seen}",
         "hold": f"inconclusive after {seen}" if ended else f"undecided when the gate stopped, {seen}",
     }[state.outcome]
-    if state.exact is not None and state.outcome != "block":
-        words += f"; 95 % sure of {signed(state.exact)[1:]} or {'more' if plan.kind == 'floor' else 'less'}"
+    if state.metric is None:
+        words = NOT_LOOKED_AT if not looked else "nothing to hold it to: none of its items has a score"
+    if state.exact is not None and math.isfinite(state.exact) and state.outcome != "block":
+        words += f"; 95 % sure of {state.exact:.3f} or {'more' if plan.kind == 'floor' else 'less'}"
     metric = state.metric
     width = Z_95 * metric.stderr if metric and metric.stderr is not None else None
     return Finding(

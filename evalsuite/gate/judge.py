@@ -6,16 +6,17 @@ correction is needed for the number of pairs. Blocks are shared out over pairs a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from evalsuite.errors import UsageError
-from evalsuite.gate.evidence import clean_subset, evidence, improvement, slices, standing
+from evalsuite.gate.evidence import Looked, clean_subset, evidence, improvement, slices, standing
 from evalsuite.gate.facts import Facts, gate_id
 from evalsuite.gate.findings import floor_finding, pair_finding
-from evalsuite.gate.floors import FloorPlan, FloorState, floor_at, plan_floors
+from evalsuite.gate.floors import FloorPlan, FloorState, floor_at, plan_floors, split
 from evalsuite.gate.margins import PairInput, PairPlan, plan_pairs
 from evalsuite.gate.order import Order, order
 from evalsuite.gate.policy import Policy
@@ -39,7 +40,7 @@ class Prepared:
     orders: Mapping[str, Order]
     pairs: tuple[PairPlan, ...]
     floors: tuple[FloorPlan, ...]
-    to_end: frozenset[str]  # benchmarks behind a claimed improvement: an early-stopped difference is biased upward
+    to_end: frozenset[str]  # benchmarks that no early decision may cut short
 
     @property
     def n_looks(self) -> int:
@@ -56,20 +57,35 @@ def prepare(policy: Policy, suite: Mapping[str, str], sides: Mapping[str, str], 
 
     Raises PolicyError when a required pair can only ever end inconclusive.
     """
+    _refuse_items(facts)
     identity = identity_of(policy, suite, sides, facts)
     looks = 1 if policy.method.test == "fixed" else policy.method.looks
     orders = {
         name: order(name, items.ids, items.clusters, identity, looks, strata=items.strata)
         for name, items in facts.items.items()
     }
-    floors = plan_floors(policy, orders, facts)
     inputs = [
         PairInput(name, reference, orders[name], items.k, items.of, facts.spreads.get((name, reference, items.k)))
         for reference in _references(sides)
         for name, items in facts.items.items()
     ]
+    required = sum(policy.rule(i.benchmark).tier != "advisory" for i in inputs)
+    floors = plan_floors(policy, orders, facts, required)
     pairs = plan_pairs(policy, inputs, len(floors))
-    return Prepared(identity, orders, pairs, floors, _behind_targets(policy, facts))
+    return Prepared(identity, orders, pairs, floors, _to_end(policy, facts))
+
+
+def _refuse_items(facts: Facts) -> None:
+    """Raises UsageError naming every benchmark without items or with an id that stands for several."""
+    problems = []
+    for name, items in facts.items.items():
+        twice = [i for i, n in Counter(items.ids).items() if n > 1] if len(set(items.ids)) < len(items.ids) else []
+        if twice:
+            problems.append(f"{name}: sample id {twice[0]!r} stands for {items.ids.count(twice[0])} samples")
+        elif not items.ids:
+            problems.append(f"{name}: has no samples, so nothing can be told of it; leave it out of the gate")
+    if problems:
+        raise UsageError("\n".join(problems))
 
 
 def identity_of(policy: Policy, suite: Mapping[str, str], sides: Mapping[str, str], facts: Facts) -> str:
@@ -90,16 +106,19 @@ def judge(
     """The verdict on what has been scored so far; not `final` while more is needed, and then `needs` says what.
 
     Replays every look from the first, so that a verdict depends on its inputs alone. Raises UsageError for scorecards
-    that were not asked and graded alike.
+    that were not asked and graded alike, for a score that is no number from 0 to 1, and without a champion unless the
+    facts say that there is none yet.
     """
+    if champion is None and not facts.bootstrap:
+        raise UsageError("there is no champion to compare with; first checkpoint? add --bootstrap")
     cards = {name: card for name, card in ((CHAMPION, champion), (ANCHOR, anchor)) if card is not None}
+    sides = {"candidate": candidate.checkpoint.digest, **{n: c.checkpoint.digest for n, c in cards.items()}}
     if cards.get(ANCHOR) is not None and champion and anchor and anchor.checkpoint.digest == champion.checkpoint.digest:
         del cards[ANCHOR]
     for name, card in cards.items():
         _must_match(candidate, card, name)
     if prepared is None:
         suite = {"digest": candidate.suite.digest, "regime": candidate.suite.regime}
-        sides = {"candidate": candidate.checkpoint.digest, **{n: c.checkpoint.digest for n, c in cards.items()}}
         prepared = prepare(policy, suite, sides, facts)
     run = _Run(policy, candidate, cards, facts, prepared)
     needs = run.play()
@@ -122,7 +141,7 @@ class _Run:
         self.candidate, self.cards = candidate, cards
         self.mine = {name: side(candidate.result(name), o.ids) for name, o in prepared.orders.items()}
         self.pairs = [
-            Pair.of(p, self.mine[p.benchmark], side(cards[p.reference].result(p.benchmark), p.order.ids))
+            Pair.of(p, self.mine[p.benchmark], side(cards[p.reference].result(p.benchmark), p.order.ids, p.reference))
             for p in prepared.pairs
         ]
         n = len(self.pairs)
@@ -148,7 +167,7 @@ class _Run:
                 return needs
             self._look(k, active)
             self.stopped_at = k
-            if self._blocked() or not self._active():
+            if self._blocked() or not self._active() or self._broken():
                 break
         return {}
 
@@ -160,7 +179,7 @@ class _Run:
         return last if not self._missing(self.prepared.benchmarks, last) else 0
 
     def _active(self) -> tuple[str, ...]:
-        """Benchmarks with an undecided required pair or floor, or behind a claim."""
+        """Benchmarks with an undecided pair or floor, advisory ones too, or that are looked at to their end."""
         return tuple(name for name in self.prepared.benchmarks if self._is_active(name))
 
     def _is_active(self, name: str) -> bool:
@@ -226,18 +245,26 @@ class _Run:
         required = [s for p, s in zip(self.pairs, self.status, strict=True) if p.plan.required]
         return BLOCK in required or any(f.outcome == "block" for f in self.floors)
 
+    def _broken(self) -> bool:
+        """Whether most of what was asked of a required pair failed: more looks would only fail more."""
+        return any(
+            p.plan.required and 2 * p.n_failed(size) > size for p in self.pairs if (size := self.used[p.plan.benchmark])
+        )
+
     def findings(self, *, final: bool) -> Iterator[Finding]:
-        ended = final and not self._blocked()
+        ended = final and not self._blocked() and not self._broken()
         yield from self.standing
         for i, pair in enumerate(self.pairs):
             state = int(self.status[i]), int(self.at[i])
             yield pair_finding(self.policy, pair, self.samples[i], state, self.used[pair.plan.benchmark], ended)
-        yield from (floor_finding(f, ended) for f in self.floors)
-        yield from evidence(self.policy, self.candidate, self.cards, self.facts, self.pairs, self.used)
+        yield from (floor_finding(f, self.used[f.plan.benchmark] > 0, ended) for f in self.floors)
+        looked = Looked(self.candidate, self.cards, self.prepared.orders, self.mine, self.pairs, self.used)
+        yield from evidence(self.policy, self.facts, looked)
         if final:
-            yield from slices(self.policy, self.facts, self.pairs, self.used)
             yield from clean_subset(self.policy, self.facts, self.pairs, self.used)
-            yield from improvement(self.policy, self.facts, self.pairs, ended)
+        if final and not self.facts.bootstrap:  # nothing to be compared with: only the checkpoint itself is held to
+            yield from slices(self.policy, self.facts, self.pairs, self.used)
+            yield from improvement(self.policy, self.facts, self.pairs, self.used, ended)
 
 
 def _setup(policy: Policy, plans: tuple[PairPlan, ...], n_looks: int) -> Setup:
@@ -246,11 +273,20 @@ def _setup(policy: Policy, plans: tuple[PairPlan, ...], n_looks: int) -> Setup:
     return Setup(
         np.array([p.margin for p in plans]),
         np.array([p.null for p in plans]),
-        np.array([p.clear for p in plans]).reshape(len(plans), n_looks),
-        np.array([p.block for p in plans]).reshape(len(plans), n_looks),
+        np.array([_to_last(p, p.clear) for p in plans]).reshape(len(plans), n_looks),
+        np.array([_to_last(p, p.block) for p in plans]).reshape(len(plans), n_looks),
         float(np.log(2 / alpha)) if betting else np.inf,
         float(np.log(2 * tests / alpha)) if betting else np.inf,
     )
+
+
+def _to_last(plan: PairPlan, bounds: Sequence[float]) -> list[float]:
+    """The bounds with that of the look that holds every item repeated to the last.
+
+    Fewer items or clusters than looks come to their end before the others; complete data is judged at the last look.
+    """
+    end = plan.order.sizes.index(plan.n)
+    return [bounds[min(k, end)] for k in range(len(bounds))]
 
 
 def _seen(samples: list[Sample | None], betting: bool) -> Seen:
@@ -287,6 +323,17 @@ def _references(sides: Mapping[str, str]) -> tuple[str, ...]:
     if len(names) == 2 and sides[CHAMPION] == sides[ANCHOR]:
         names = [CHAMPION]
     return tuple(names)
+
+
+def _to_end(policy: Policy, facts: Facts) -> frozenset[str]:
+    """Benchmarks behind a claimed gain, whose early-stopped difference is biased upward, and those of required slices.
+
+    A gate that stopped before it saw a required slice would miss evidence that is there to be had.
+    """
+    if facts.bootstrap:
+        return frozenset()
+    sliced = frozenset(split(name)[0] for name in policy.slices.require) & facts.items.keys()
+    return sliced | _behind_targets(policy, facts)
 
 
 def _behind_targets(policy: Policy, facts: Facts) -> frozenset[str]:
@@ -341,9 +388,9 @@ def _verdict(
         findings=findings,
         cost=_cost(facts, run),
         blind={p.benchmark: p.margin for p in prepared.pairs if p.reference == CHAMPION},
-        pairs=len(prepared.pairs),
+        pairs=sum(p.required for p in prepared.pairs),
         bootstrap=facts.bootstrap,
-        claim=policy.must_improve is not None,
+        claim=policy.must_improve is not None and not facts.bootstrap,
         settings=policy.settings,
         versions=facts.versions,
         final=not needs,

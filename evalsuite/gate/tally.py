@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalsuite.errors import UsageError
 from evalsuite.gate.margins import PairPlan
 from evalsuite.gate.rule import FEW
 from evalsuite.scorecard import Result
@@ -35,8 +36,13 @@ class Side:
     unjudged: NDArray[np.bool_]
 
 
-def side(result: Result | None, ids: tuple[str, ...]) -> Side:
-    """The result laid out in order; a missing result knows nothing."""
+def side(result: Result | None, ids: tuple[str, ...], who: str = "candidate") -> Side:
+    """The result laid out in order; a missing result knows nothing.
+
+    Raises UsageError naming a sample of `who` whose score is no number from 0 to 1: it would count as absent.
+    """
+    if result is not None:
+        _refuse_broken(result, who)
     scores: Mapping[str, float] = result.scores if result else {}
     failures: Mapping[str, str] = result.failures if result else {}
     values = np.fromiter((scores.get(i, math.nan) for i in ids), dtype=float, count=len(ids))
@@ -48,6 +54,20 @@ def side(result: Result | None, ids: tuple[str, ...]) -> Side:
         unjudged = np.array([why.startswith(JUDGE) for why in whys], dtype=bool)
         failed = np.array([bool(why) for why in whys], dtype=bool) & ~unjudged
     return Side(values, has | failed | unjudged, failed & ~has, unjudged & ~has)
+
+
+def _refuse_broken(result: Result, who: str) -> None:
+    try:
+        values = np.fromiter(result.scores.values(), dtype=float, count=len(result.scores))
+        if bool(((values >= 0) & (values <= 1)).all()):
+            return
+    except (TypeError, ValueError):
+        pass
+    sample, score = next((i, s) for i, s in result.scores.items() if not (isinstance(s, int | float) and 0 <= s <= 1))
+    raise UsageError(
+        f"{result.benchmark}: sample {sample!r} of the {who} has the score {score!r}, which is no number from 0 to 1; "
+        "repair its verifier or its metric's range, and score it again"
+    )
 
 
 @dataclass(frozen=True)
@@ -74,6 +94,10 @@ class Pair:
     def complete(self, size: int) -> bool:
         """Whether the first `size` items are known on both sides."""
         return bool(self.candidate.known[:size].all() and self.reference.known[:size].all())
+
+    def n_failed(self, size: int) -> int:
+        """How many of the first `size` items failed on either side."""
+        return int((self.candidate.failed[:size] | self.reference.failed[:size]).sum())
 
     def seen(self, size: int) -> Sample:
         """What the first `size` items say."""
@@ -139,20 +163,21 @@ class Sample:
 
 def betting_paths(pair: Pair) -> tuple[Floats, Floats]:
     """Running maxima of log E over the items, (to clear, to block); what is absent bets nothing."""
-    d = np.nan_to_num(pair.difference, nan=0.0)
+    return _path(pair, -pair.plan.margin, "clear"), _path(pair, pair.plan.null, "block")
+
+
+def _path(pair: Pair, null: float, side: Literal["clear", "block"]) -> Floats:
+    """One bet an item, or one a cluster: on its sum of (d − null), over the size of the largest cluster.
+
+    The null goes into the sum: a small cluster at the margin has lost less than the largest one, which is no evidence.
+    """
+    excess = np.nan_to_num(pair.difference - null, nan=0.0)
     clusters = pair.plan.order.clusters
-    if clusters and not pair.plan.order.strata:
-        index = _numbered(list(clusters))
-        sums = np.bincount(index, weights=d)
-        unit = sums / np.bincount(index).max()
-        paths = [np.maximum.accumulate(log_e(unit, null, side)) for null, side in _bets(pair.plan)]
-        return paths[0][index], paths[1][index]
-    clear, block = (np.maximum.accumulate(log_e(d, null, side)) for null, side in _bets(pair.plan))
-    return clear, block
-
-
-def _bets(plan: PairPlan) -> tuple[tuple[float, Any], tuple[float, Any]]:
-    return (-plan.margin, "clear"), (plan.null, "block")
+    if not clusters or pair.plan.order.strata:
+        return np.asarray(np.maximum.accumulate(log_e(excess + null, null, side)))
+    index = _numbered(list(clusters))
+    sums = np.bincount(index, weights=excess) / np.bincount(index).max()
+    return np.asarray(np.maximum.accumulate(log_e(sums + null, null, side))[index])
 
 
 def _few(plan: PairPlan, d: Floats, losses: int, index: Any) -> float:
