@@ -26,6 +26,7 @@ from evalsuite.stats.multiple import attempt_alpha, simes
 from evalsuite.stats.normal import upper_tail, z_of_upper_tail
 from evalsuite.stats.proportion import mcnemar_less
 
+SHOWN = 3  # ids named in a finding
 LONGEST = 120  # characters of a reason that a finding repeats
 ID_LENGTH = 40
 MIN_TRUNCATED = 20  # answers below which a rate of truncated ones says nothing
@@ -64,7 +65,7 @@ def evidence(policy: Policy, facts: Facts, looked: Looked) -> Iterator[Finding]:
             yield from _side(policy, facts, name, card.result(name), reference, ids)
             yield from _truncated(policy, name, mine, card.result(name), reference)
     for pair in looked.pairs:
-        yield from _failed(policy, facts, pair, looked.used[pair.plan.benchmark])
+        yield from _failed(policy, facts, pair, looked.used[pair.plan.benchmark], looked)
     compared = {pair.plan.benchmark for pair in looked.pairs}
     for name in [n for n, n_used in looked.used.items() if n_used and n not in compared]:
         yield from _alone(policy, facts, name, looked)
@@ -104,15 +105,17 @@ def _truncated(
         yield Finding(name, "truncated", "warn", words, reference=reference)
 
 
-def _failed(
-    policy: Policy, facts: Facts, pair: Pair, size: int, whys: Sequence[Mapping[str, str]]
-) -> Iterator[Finding]:
+def _failed(policy: Policy, facts: Facts, pair: Pair, size: int, looked: Looked) -> Iterator[Finding]:
     """Failed samples on either side, and ids that only one side has."""
     plan = pair.plan
     if not size:
         return
-    for who, side in (("candidate", pair.candidate), (plan.reference, pair.reference)):
-        yield from _lost(plan.benchmark, who, plan.reference, side, plan.order, size)
+    sides = (
+        ("candidate", pair.candidate, looked.candidate),
+        (plan.reference, pair.reference, looked.cards[plan.reference]),
+    )
+    for who, side, card in sides:
+        yield from _lost(card.result(plan.benchmark), who, plan.reference, side, plan.order, size)
     if facts.exhausted:
         known = pair.candidate.known & pair.reference.known
         both = int(known.sum())
@@ -124,20 +127,21 @@ def _failed(
 def _alone(policy: Policy, facts: Facts, name: str, looked: Looked) -> Iterator[Finding]:
     """The same of a benchmark that only has a floor, as the first champion's have."""
     side, order = looked.mine[name], looked.orders[name]
-    yield from _lost(name, "candidate", "candidate", side, order, looked.used[name])
+    yield from _lost(looked.candidate.result(name), "candidate", "candidate", side, order, looked.used[name])
     known = int(side.known.sum())
     if facts.exhausted and 0 < known < policy.errors.pair_overlap_min * order.n:
         words = f"the candidate has {known} of {order.n} samples (not {_named(order, np.flatnonzero(~side.known))})"
         yield Finding(name, "overlap", "error", words, reference="candidate", n=known, n_planned=order.n)
 
 
-def _lost(name: str, who: str, reference: str, side: Side, order: Order, size: int) -> Iterator[Finding]:
+def _lost(result: Result | None, who: str, reference: str, side: Side, order: Order, size: int) -> Iterator[Finding]:
+    """How many samples failed, which, and why the first of them did."""
     lost = np.flatnonzero(side.failed[:size])
-    if len(lost):
-        words = f"{len(lost)} of {size} samples of the {who} failed ({_named(order, lost)})"
-        yield Finding(
-            name, "failed", "error", f"{words}; the same command asks them again", reference=reference, n=size
-        )
+    if result is not None and len(lost):
+        why = result.failures.get(order.ids[lost[0]], "")
+        words = f"{len(lost)} of {size} samples of the {who} failed ({_named(order, lost)}): {_short(why)}"
+        words += "; the same command asks them again"
+        yield Finding(result.benchmark, "failed", "error", words, reference=reference, n=size)
 
 
 def _named(order: Order, places: Sequence[int] | NDArray[np.int64]) -> str:

@@ -72,7 +72,7 @@ def prepare(policy: Policy, suite: Mapping[str, str], sides: Mapping[str, str], 
     required = sum(policy.rule(i.benchmark).tier != "advisory" for i in inputs)
     floors = plan_floors(policy, orders, facts, required)
     pairs = plan_pairs(policy, inputs, len(floors))
-    return Prepared(identity, orders, pairs, floors, _to_end(policy, facts))
+    return Prepared(identity, orders, pairs, floors, _to_end(policy, facts) if sides.get(CHAMPION) else frozenset())
 
 
 def _refuse_items(facts: Facts) -> None:
@@ -262,7 +262,7 @@ class _Run:
         yield from evidence(self.policy, self.facts, looked)
         if final:
             yield from clean_subset(self.policy, self.facts, self.pairs, self.used)
-        if final and not self.facts.bootstrap:  # nothing to be compared with: only the checkpoint itself is held to
+        if final and CHAMPION in self.cards:  # the first checkpoint has nothing to be lower or better than
             yield from slices(self.policy, self.facts, self.pairs, self.used)
             yield from improvement(self.policy, self.facts, self.pairs, self.used, ended)
 
@@ -330,8 +330,6 @@ def _to_end(policy: Policy, facts: Facts) -> frozenset[str]:
 
     A gate that stopped before it saw a required slice would miss evidence that is there to be had.
     """
-    if facts.bootstrap:
-        return frozenset()
     sliced = frozenset(split(name)[0] for name in policy.slices.require) & facts.items.keys()
     return sliced | _behind_targets(policy, facts)
 
@@ -389,8 +387,8 @@ def _verdict(
         cost=_cost(facts, run),
         blind={p.benchmark: p.margin for p in prepared.pairs if p.reference == CHAMPION},
         pairs=sum(p.required for p in prepared.pairs),
-        bootstrap=facts.bootstrap,
-        claim=policy.must_improve is not None and not facts.bootstrap,
+        bootstrap=facts.bootstrap and CHAMPION not in cards,
+        claim=policy.must_improve is not None and CHAMPION in cards,
         settings=policy.settings,
         versions=facts.versions,
         final=not needs,
