@@ -13,6 +13,7 @@ from evalsuite.gate.facts import Facts, Items
 from evalsuite.gate.margins import look_bounds
 from evalsuite.gate.order import Order
 from evalsuite.gate.policy import Floor, Policy
+from evalsuite.gate.rule import FEW
 from evalsuite.gate.tally import Floats, Side
 from evalsuite.scorecard import Metric
 from evalsuite.stats import macro_stderr, mean_stderr
@@ -56,11 +57,14 @@ class FloorState:
     exact: float | None = None  # the one-sided bound of the last look
 
 
-def plan_floors(policy: Policy, orders: Mapping[str, Order], facts: Facts) -> tuple[FloorPlan, ...]:
-    """Every floor and ceiling of the policy whose benchmark is there; an absent one is missing evidence."""
+def plan_floors(policy: Policy, orders: Mapping[str, Order], facts: Facts, n_pairs: int = 0) -> tuple[FloorPlan, ...]:
+    """Every floor and ceiling of the policy whose benchmark is there; an absent one is missing evidence.
+
+    Early blocks are shared out over them and `n_pairs` required pairs.
+    """
     found = []
     wanted = {name: bounds for name, bounds in policy.safety.items() if split(name)[0] in orders}
-    n_tests = len(wanted) + len(orders)
+    n_tests = n_pairs + sum(len(_limits(bounds)) for bounds in wanted.values())
     for name, bounds in wanted.items():
         benchmark, category = split(name)
         found += [
@@ -107,7 +111,11 @@ def order_name(name: str) -> str:
 
 
 def floor_at(state: FloorState, side: Side, k: int, size: int) -> None:
-    """Tests a floor on the first `size` items. The last look decides by the exact one-sided 95 % bound."""
+    """Tests a floor on the first `size` items. The last look decides by the exact one-sided 95 % bound.
+
+    Earlier ones decide nothing on fewer than ten items: a small category has two or three in the first look, and two
+    graded answers that happen to agree have no spread.
+    """
     plan = state.plan
     sign = 1.0 if plan.kind == "floor" else -1.0
     worst = 0.0 if plan.kind == "floor" else 1.0
@@ -123,9 +131,9 @@ def floor_at(state: FloorState, side: Side, k: int, size: int) -> None:
     last = size == plan.n
     if last:
         _decide_last(state, x, sign, binary)
-    elif state.z >= plan.clear[k]:
+    elif len(x) >= FEW and state.z >= plan.clear[k]:
         state.outcome, state.open = "pass", False
-    elif -state.z >= plan.block[k]:
+    elif len(x) >= FEW and -state.z >= plan.block[k]:
         state.outcome, state.open = "block", False
     if last or not state.open:
         state.look, state.open = k, False

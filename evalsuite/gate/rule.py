@@ -118,7 +118,9 @@ def look(setup: Setup, k: int, seen: Seen) -> tuple[Bools, Bools]:
     if seen.few is not None:
         small = np.where(seen.binary, small, seen.few)
     bound = setup.clear[..., k]
-    clear = np.where(few, small <= upper_tail(bound), z_against(seen, -setup.margin) >= bound)
+    # Among thousands of items the chance of no loss underflows to 0, which is no more than the tail of a bound of inf.
+    rare = np.isfinite(bound) & (small <= upper_tail(bound))
+    clear = np.where(few, rare, z_against(seen, -setup.margin) >= bound)
     block = ~few & (-z_against(seen, setup.null) >= setup.block[..., k])
     if seen.log_e_clear is not None and seen.log_e_block is not None:
         clear |= seen.log_e_clear >= setup.log_e_clear
