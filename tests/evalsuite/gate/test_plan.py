@@ -265,7 +265,7 @@ def test_tables_say_points_and_full_runs(w1: Plan) -> None:
     assert "18 pairs against champion can stop a promotion" in pairs
     assert "1400, 2800 … 14000" in pairs
     ends = write(scenarios_table(w1), "terminal")
-    assert "A full run is 72315 items" in ends
+    assert "A full run is 72315 responses" in ends
 
 
 def invoke(command: Any, *arguments: str) -> str:
