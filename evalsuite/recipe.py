@@ -17,6 +17,7 @@ from evalsuite.trainers.types import Launch, Mode, SaveRule, StageKind
 
 SCHEMA = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+KEEP = re.compile(r"all|promoted|last [1-9]\d*")
 KINDS: Mapping[str, StageKind] = {"sft": "sft", "rm": "rm", "dpo": "dpo", "rlvr": "rlvr"}
 OnBlock = Literal["stop", "continue", "rollback"]
 Go = Literal["continue", "stop"]
@@ -50,7 +51,10 @@ class GateRule:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One trainer run. `gate` is None where nothing is judged; `start` is None where the trainer brings its own."""
+    """One trainer run. `gate` is None where nothing is judged; `start` is None where the trainer brings its own.
+
+    `keep` says which judged checkpoints stay on disk: all, promoted, or the last n (see `evalsuite.loop.keep`).
+    """
 
     name: str
     trainer: str
@@ -63,6 +67,7 @@ class Stage:
     gate: GateRule | None
     seed: int
     launch: Launch
+    keep: str = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,7 @@ class _RawStage:
     gate: bool | Mapping[str, Any] = True
     seed: int | None = None
     launch: Launch | None = None
+    keep: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,7 @@ class _RawRecipe:
     gate: bool | Mapping[str, Any] = True
     seed: int = 0
     launch: Launch = field(default_factory=Launch)
+    keep: str = "all"
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -130,6 +137,14 @@ def load_recipe(path: Path) -> Recipe:
     if problems:
         raise UsageError("\n".join(f"{path}: {problem}" for problem in problems))
     return Recipe(raw.name, path.parent, raw.model, tuple(stages), content, raw.source, raw.chat_template)
+
+
+def keep_problem(keep: str) -> str:
+    """What is wrong with a rule of which checkpoints are kept; empty when nothing is."""
+    if KEEP.fullmatch(keep):
+        return ""
+    near = did_you_mean(keep, ["all", "promoted"])
+    return f"expected all, promoted or 'last N' with N at least 1, found {keep!r}{near}"
 
 
 def split_reference(text: str) -> tuple[str | None, str] | None:
@@ -157,6 +172,8 @@ def _problems(raw: _RawRecipe) -> list[str]:
     problems = [] if raw.schema == SCHEMA else [f"schema {raw.schema}: this version reads {SCHEMA}"]
     problems += [] if raw.stages else ["stages: expected at least one"]
     names = [stage.name for stage in raw.stages]
+    keeps = {"keep": raw.keep, **{f"{stage.name}.keep": stage.keep for stage in raw.stages}}
+    problems += [f"{where}: {told}" for where, keep in keeps.items() if keep and (told := keep_problem(keep))]
     problems += [f"{n!r} is no name for a folder: letters, digits, '.', '_', '-'" for n in [raw.name, *names]
                  if not NAME.fullmatch(n)]  # fmt: skip
     problems += [f"two stages are named {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
@@ -204,6 +221,7 @@ def _stage(one: _RawStage, raw: _RawRecipe, base: Path) -> Stage:
         gate=_gate(one, raw, base),
         seed=raw.seed if one.seed is None else one.seed,
         launch=one.launch or raw.launch,
+        keep=one.keep or raw.keep,
     )
 
 
@@ -214,6 +232,9 @@ def _gate(one: _RawStage, raw: _RawRecipe, base: Path) -> GateRule | None:
     shared = raw.gate if isinstance(raw.gate, Mapping) else {}
     own = one.gate if isinstance(one.gate, Mapping) else {}
     rule = parse(GateRule, {**shared, **own}, f"{one.name}.gate")
-    if rule.policy is not None and (base / rule.policy).is_file():
-        return replace(rule, policy=str(base / rule.policy))
-    return rule
+    return replace(rule, policy=_beside(base, rule.policy), suite=_beside(base, rule.suite))
+
+
+def _beside(base: Path, text: str | None) -> str | None:
+    """The path of a file that lies beside the recipe; a name, and a path as seen from elsewhere, as they are."""
+    return str(base / text) if text is not None and (base / text).is_file() else text

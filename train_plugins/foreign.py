@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evalsuite.checkpoint import Checkpoint, name_of, open_checkpoint
-from evalsuite.errors import CheckpointError, UsageError
+from evalsuite.errors import CheckpointError, DiskFull, UsageError
 from evalsuite.trainers import process
 from evalsuite.trainers.control import Control, ControlReader
 from evalsuite.trainers.events import Event, append_event, cut_torn_line, read_events
@@ -19,8 +19,16 @@ from evalsuite.trainers.job import write_job
 from evalsuite.trainers.process import Exit, Process
 from evalsuite.trainers.types import TrainJob
 from train_plugins.exec import ExecOptions
-from train_plugins.pinning import convert, pin, publish, remove_leftovers, temporary_folder
+from train_plugins.pinning import convert, pin, publish, remove_leftovers, require_room, size_of, temporary_folder
 from train_plugins.watching import Complete, Look, Signature, Watch, render, sign
+
+CANNOT_WAIT = (
+    "this trainer cannot be paused: it trains on while a checkpoint is judged, checkpoints are judged in order and a "
+    "stop comes late"
+)
+DATA_NOT_KEPT = (
+    "pin is 'none', so nothing is kept beside the weights: the gate takes the data that is declared here for undeclared"
+)
 
 
 class ForeignRun:
@@ -47,9 +55,7 @@ class ForeignRun:
     def checkpoints(self) -> Iterator[Checkpoint]:
         """Earlier ones first, then new ones as they appear, until the program has ended and nothing is left."""
         remove_leftovers(self.out / "checkpoints")
-        if self.job.coupling.mode != "off" and not self.options.pause and not self._of("warning"):
-            self._warn("cannot_wait", "this trainer cannot be paused: it trains on while a checkpoint is judged, "
-                       "checkpoints are judged in order and a stop comes late")  # fmt: skip
+        self._warn_of_limits()
         self._running = self._begin()
         try:
             for event in self._of("checkpoint"):
@@ -73,6 +79,12 @@ class ForeignRun:
             raise process.failure(self.out, ended, "the training command")
         if not self._has_finished():
             self._add("end", reason="finished")
+
+    def _warn_of_limits(self) -> None:
+        if self.job.coupling.mode != "off" and not self.options.pause:
+            self._warn_once("cannot_wait", CANNOT_WAIT)
+        if self.job.data and self.options.pin == "none" and not self.options.convert:
+            self._warn_once("data_not_kept", DATA_NOT_KEPT)
 
     # -- the program --
 
@@ -204,6 +216,9 @@ class ForeignRun:
             if sign(folder.path) == signature:
                 self._pass_over(look, str(error))
             return None
+        except DiskFull as error:
+            self._warn("disk", str(error))
+            raise
         finally:
             if kept is not None:
                 shutil.rmtree(kept, ignore_errors=True)
@@ -213,6 +228,9 @@ class ForeignRun:
             return "none"
         if self.options.convert is None:
             return pin(look.folder.path, kept, self.options.pin)
+        # How large the converter's output becomes, only the one before it tells.
+        last = [self.out / str(event["path"]) for event in self._of("checkpoint")][-1:]
+        require_room(kept, sum(size_of(folder) for folder in last if folder.is_dir()))
         values = {**self._values, "src": str(look.folder.path), "dst": str(kept), "step": str(look.folder.step)}
         convert([render(word, values) for word in self.options.convert], kept, self.out / "convert.log")
         return "converted"
@@ -272,6 +290,10 @@ class ForeignRun:
 
     def _warn(self, code: str, text: str) -> None:
         self._add("warning", code=code, text=text)
+
+    def _warn_once(self, code: str, text: str) -> None:
+        if all(event["code"] != code for event in self._of("warning")):
+            self._warn(code, text)
 
     def _fill(self, template: str | None) -> str | None:
         return None if template is None else render(template, self._values)

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evalsuite.errors import CheckpointError
+from evalsuite.errors import CheckpointError, DiskFull
 from evalsuite.trainers.files import sync_folder
 
+ROOM = 1.2  # free space that a copy must find, in units of its size: what else writes there goes on writing
 TEMPORARY = re.compile(r"\.tmp-(\d+)-[0-9a-f]+")
 
 
@@ -37,31 +38,56 @@ def pin(source: Path, into: Path, how: str) -> str:
 
     Falls back to a copy where links are impossible (another file system). A hard link does not protect from a trainer
     that rewrites a file in place, so the digest is taken again after scoring. Raises CheckpointError when the source
-    is not whole any more.
+    is not whole any more, DiskFull before anything is copied that would not fit.
     """
     from evalsuite.checkpoint.files import find_files
 
     try:
         files = find_files(source, allow_pickle=False, trust_remote_code=False)
-        for name in (*files.weights, *files.others):
-            (into / name).parent.mkdir(parents=True, exist_ok=True)
-            how = _place(Path(os.path.realpath(source / name)), into / name, how)
+        real = {into / name: Path(os.path.realpath(source / name)) for name in (*files.weights, *files.others)}
+        left = list(real)
+        while how == "hardlink" and left and _link(real[left[0]], left[0]):
+            del left[0]
+        if left:
+            how = "copy"
+            require_room(into, sum(real[target].stat().st_size for target in left))
+        for target in left:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(real[target], target)
     except FileNotFoundError as error:
         raise CheckpointError(f"{source}: it was removed while it was kept ({error.filename})") from error
     return how
 
 
-def _place(source: Path, target: Path, how: str) -> str:
-    if how == "hardlink":
-        try:
-            os.link(source, target)
-            return how
-        except FileNotFoundError:
-            raise
-        except OSError:
-            how = "copy"
-    shutil.copy2(source, target)
-    return how
+def require_room(folder: Path, size: int) -> None:
+    """Raises DiskFull unless that many bytes, and some more, are free where the folder is."""
+    free = shutil.disk_usage(folder).free
+    if free < ROOM * size:
+        mount = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.ismount(p))
+        raise DiskFull(
+            f"no room to keep a checkpoint: it needs {_gigabytes(ROOM * size)}, {_gigabytes(free)} free on {mount}; "
+            "use --keep or another --out, then run the same command again"
+        )
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.3g} MB"
+
+
+def _link(source: Path, target: Path) -> bool:
+    """False where no link can be made, as between two file systems."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def convert(command: Sequence[str], into: Path, log: Path) -> None:

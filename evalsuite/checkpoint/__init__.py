@@ -19,7 +19,9 @@ from evalsuite.errors import CheckpointError
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-_STEP = re.compile(r"((checkpoint|ckpt|step|global_step|iter|epoch)[-_.]?\d+|final|last|best|latest)", re.IGNORECASE)
+_STEP = re.compile(
+    r"((checkpoint|ckpt|step|global_step|iter|epoch)[-_.]?\d+|final|last|best|latest)(-a\d+)?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,14 @@ def digest_of(hashes: Mapping[str, str]) -> str:
 def name_of(folder: Path) -> str:
     """What a person calls a checkpoint: the folder's name, with its parent's where that is only a step.
 
-    run/checkpoint-500 → "run/checkpoint-500"; the hub cache's models--org--name/snapshots/… → "org/name".
+    run/checkpoint-500 → "run/checkpoint-500", and dpo/checkpoints/step-000100, where a stage of a loop keeps them, →
+    "dpo/step-000100"; the hub cache's models--org--name/snapshots/… → "org/name".
     """
     if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
         return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
-    if _STEP.fullmatch(folder.name) and folder.parent.name:
-        return f"{folder.parent.name}/{folder.name}"
+    parent = folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
+    if _STEP.fullmatch(folder.name) and parent.name:
+        return f"{parent.name}/{folder.name}"
     return folder.name
 
 

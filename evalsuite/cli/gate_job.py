@@ -75,7 +75,7 @@ def make_gate_job(options: Mapping[str, Any], checkpoint: Path) -> GateJob:
     registry = Registry.at(options["results"], lock=options["lock"])
     if checkpoint.suffix == ".json" and checkpoint.is_file():
         return _stored_job(options, checkpoint, registry)
-    suite, policy = _suite_and_policy(options)
+    suite, policy = suite_and_policy(options)
     columns = suite.select(options["tasks"])
     if options["engine"].startswith("api:"):
         raise click.UsageError(
@@ -118,7 +118,7 @@ def make_gate_job(options: Mapping[str, Any], checkpoint: Path) -> GateJob:
     )
 
 
-def _suite_and_policy(options: Mapping[str, Any]) -> tuple[Suite, Policy]:
+def suite_and_policy(options: Mapping[str, Any]) -> tuple[Suite, Policy]:
     """The policy laid over its suite; refused when the suite is unseen, or is not the one that the policy pins."""
     from evalsuite.errors import PolicyError
     from evalsuite.gate.reading import load_policy

@@ -20,7 +20,8 @@ Examples:
   evalsuite list
   evalsuite list --suite tulu3-dev
   evalsuite list --suite tulu3-dev --regime olmes-public --json
-  evalsuite list --constraints"""
+  evalsuite list --constraints
+  evalsuite list --trainers"""
 HEADER = ("column", "benchmark", "dataset", "n", "settings", "metric", "judge")
 
 
@@ -28,6 +29,7 @@ HEADER = ("column", "benchmark", "dataset", "n", "settings", "metric", "judge")
 @click.option("--suite", shell_complete=complete_suites, help="Every benchmark of this suite with its settings.")
 @click.option("--regime", metavar="NAME|FILE", help="At the settings of another version. [default: the suite's]")
 @click.option("--constraints", is_flag=True, help="List the checkable instructions instead.")
+@click.option("--trainers", is_flag=True, help="List the trainers of `evalsuite loop` instead.")
 @click.option(
     "--benchmarks",
     "extra",
@@ -37,12 +39,14 @@ HEADER = ("column", "benchmark", "dataset", "n", "settings", "metric", "judge")
     help="Folder with benchmark folders of your own; repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(suite: str | None, regime: str | None, constraints: bool, extra: tuple[Path, ...], as_json: bool) -> None:
+def command(
+    suite: str | None, regime: str | None, constraints: bool, trainers: bool, extra: tuple[Path, ...], as_json: bool
+) -> None:
     """List suites with their columns, benchmarks with their settings, regimes and engines."""
     from evalsuite.suite import load_suite
 
-    if constraints:
-        _print_constraints(as_json)
+    if constraints or trainers:
+        (_print_constraints if constraints else _print_trainers)(as_json)
         return
     if regime is not None and suite is None:
         raise click.UsageError("--regime needs --suite NAME, whose settings it changes")
@@ -174,6 +178,21 @@ def _print_constraints(as_json: bool) -> None:
     header = ("id", "parameters", "variants", "what is checked")
     rows_shown = [(c.id, ", ".join(c.params) or "-", ", ".join(sorted(c.checks)), c.about) for c in found.values()]
     for row in _aligned([header, *rows_shown]):
+        click.echo(row)
+
+
+def _print_trainers(as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from evalsuite.trainers.lookup import known_trainers, why_not
+
+    told = [(offer, why_not(offer)) for offer in known_trainers().values()]
+    rows = [{**asdict(offer), "imports": not why, "why": why} for offer, why in told]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    shown = [(r["name"], r["distribution"], r["version"], "yes" if r["imports"] else f"no: {r['why']}") for r in rows]
+    for row in _aligned([("trainer", "distribution", "version", "imports"), *shown]):
         click.echo(row)
 
 

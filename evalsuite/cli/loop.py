@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from evalsuite.cli.gate_job import gate_options
+from evalsuite.cli.judge import make_judges
 
 if TYPE_CHECKING:
-    from evalsuite.loop import Ended, Gated, GateFn, Hooks
-    from evalsuite.recipe import Stage
+    from evalsuite.loop import CheckFn, Ended, Gated, GateFn, Hooks
+    from evalsuite.recipe import Recipe, Stage
 
 EPILOG = """\b
 Examples:
@@ -26,6 +29,18 @@ Exit codes: 0 the last stage promoted a checkpoint, 1 all were blocked, 3 undeci
 input or a training command that failed. Killed? Type the same command again: nothing is trained or judged twice."""
 
 
+GATE_OPTIONS = {"policy": "--policy", "suite": "--suite", "regime": "--regime", "sets": "--set", "tasks": "--tasks"}
+"""Options that change verdicts: a loop that was begun with some goes on with the same."""
+
+
+def _keep(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    from evalsuite.recipe import keep_problem
+
+    if value is not None and (told := keep_problem(value)):
+        raise click.BadParameter(told, ctx, parameter)
+    return value
+
+
 @click.command("loop", epilog=EPILOG)
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
@@ -33,6 +48,9 @@ input or a training command that failed. Killed? Type the same command again: no
 @click.option("--only", metavar="STAGE", help="Only this stage of the recipe.")
 @click.option("--start", type=click.Path(path_type=Path, file_okay=False), metavar="CKPT",
               help="Checkpoint that the one stage starts from, in place of the recipe's.")  # fmt: skip
+@click.option("--keep", metavar="RULE", callback=_keep,
+              help="Judged checkpoints that stay on disk: all, promoted, 'last N'. [default: the recipe's, else all]"
+)  # fmt: skip
 @gate_options
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def command(**options: Any) -> int:
@@ -41,9 +59,9 @@ def command(**options: Any) -> int:
     from evalsuite.loop.view import view
     from evalsuite.recipe import load_recipe
 
-    recipe = load_recipe(options["recipe"])
+    recipe = as_gated(load_recipe(options["recipe"]), options)
     out = options["out"] or options["results"] / "loops" / recipe.name
-    plan = make_plan(recipe, out, only=options["only"], start=options["start"])
+    plan = make_plan(recipe, out, only=options["only"], start=options["start"], keep=options["keep"])
     watcher = view()
     try:
         ended = run_loop(plan, make_hooks(options), watcher)
@@ -57,11 +75,36 @@ def command(**options: Any) -> int:
     return ended.code
 
 
+def as_gated(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """The recipe with everything else that its verdicts depend on in its content, and so in its digest."""
+    given = {flag: _told(options[key]) for key, flag in GATE_OPTIONS.items() if options[key]}
+    if options["no_quirks"]:
+        given["--no-quirks"] = True
+    files = {
+        f"{stage.name}.gate.{key}": _told(text)
+        for stage in recipe.stages
+        for key in ("policy", "suite")
+        if stage.gate is not None and (text := getattr(stage.gate, key)) is not None and Path(text).is_file()
+    }
+    more = {"command line": given, "files": files}
+    return replace(recipe, content={**recipe.content, **{key: value for key, value in more.items() if value}})
+
+
+def _told(value: Any) -> Any:
+    """An option's value as it goes into the digest: a file by its name and content, wherever it lies."""
+    if not isinstance(value, str):
+        return list(value)
+    path = Path(value)
+    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" if path.is_file() else value
+
+
 def make_hooks(options: Mapping[str, Any]) -> Hooks:
     """The real gate, promotion and champion of the registry below --results."""
     from evalsuite.loop import Hooks
 
-    return Hooks(make_gate(options), make_promote(options), make_champion(options))
+    return Hooks(
+        make_gate(options), make_promote(options), make_champion(options), make_check(options), make_refs(options)
+    )
 
 
 def make_gate(options: Mapping[str, Any]) -> GateFn:
@@ -74,19 +117,56 @@ def make_gate(options: Mapping[str, Any]) -> GateFn:
         from evalsuite.loop import Gated
         from evalsuite.progress import observer
 
-        rule = stage.gate
-        own = {"suite": rule.suite, "policy": rule.policy} if rule else {}
-        given = {key: options[key] or value for key, value in own.items()}
-        fixed = {"against": None, "dry_run": False, "bootstrap": rule is not None and rule.bootstrap}
         watcher = observer()
         try:
-            done = gate(make_gate_job({**options, **given, **fixed}, checkpoint), watcher)
+            done = gate(make_gate_job(_for_stage(options, stage), checkpoint), watcher)
         finally:
             watcher.close()
         cost = {**done.verdict.cost, "used": done.verdict.cost["share"]}
         return Gated(done.verdict.outcome, done.digest or "", headline(done.verdict), cost)
 
     return judge
+
+
+def _for_stage(options: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+    """The options of `evalsuite gate` for a stage's checkpoints, each of which keeps its own name."""
+    rule = stage.gate
+    own = {"suite": rule.suite, "policy": rule.policy} if rule else {}
+    given = {key: options[key] or value for key, value in own.items()}
+    fixed = {"against": None, "dry_run": False, "bootstrap": rule is not None and rule.bootstrap, "name": None}
+    return {**options, **given, **fixed}
+
+
+def make_check(options: Mapping[str, Any]) -> CheckFn:
+    """Reads policy, suite and judges of a stage; with `begins` there must be a champion, or leave to do without."""
+
+    def check(stage: Stage, begins: bool) -> None:
+        from evalsuite.cli.gate_job import suite_and_policy
+        from evalsuite.errors import UsageError
+        from evalsuite.registry import Registry
+
+        rule = stage.gate
+        if rule is None:
+            return
+        own = _for_stage(options, stage)
+        suite, policy = suite_and_policy(own)
+        make_judges(own, suite.select(own["tasks"]))
+        if begins and not rule.bootstrap and Registry.at(options["results"]).ref(policy.champion) is None:
+            raise UsageError(
+                f"stage {stage.name!r}: there is no {policy.champion} to compare with. Shall the first checkpoint that "
+                "passes floors and checks become it? Then say so in the recipe: gate: {bootstrap: true}"
+            )
+
+    return check
+
+
+def make_refs(options: Mapping[str, Any]) -> Callable[[], Collection[str]]:
+    def refs() -> Collection[str]:
+        from evalsuite.registry import Registry
+
+        return {ref.id for ref in Registry.at(options["results"]).refs().values()}
+
+    return refs
 
 
 def make_promote(options: Mapping[str, Any]) -> Callable[[Path, str], int]:

@@ -1,7 +1,7 @@
 """The loop: stages of trainer → gate → promote, each of which starts from what the one before it promoted."""
 
-from evalsuite.loop.hooks import Gated, GateFn, Hooks, PromoteFn
+from evalsuite.loop.hooks import CheckFn, Gated, GateFn, Hooks, PromoteFn
 from evalsuite.loop.plan import Plan, make_plan
 from evalsuite.loop.run import Ended, run_loop
 
-__all__ = ["Ended", "GateFn", "Gated", "Hooks", "Plan", "PromoteFn", "make_plan", "run_loop"]
+__all__ = ["CheckFn", "Ended", "GateFn", "Gated", "Hooks", "Plan", "PromoteFn", "make_plan", "run_loop"]

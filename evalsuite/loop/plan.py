@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one call of the loop does: all stages, or `only` one, which may be given another `start`."""
+    """What one call of the loop does: all stages, or `only` one, which may be given another `start`.
+
+    `keep` stands in place of every stage's own.
+    """
 
     recipe: Recipe
     out: Path
     stages: tuple[Stage, ...]
     trainers: Mapping[str, Trainer]
     start: Path | None = None
+    keep: str | None = None
 
     def folder(self, stage: Stage) -> Path:
         return self.out / stage.name
@@ -40,7 +44,7 @@ class Plan:
 
 
 def make_plan(
-    recipe: Recipe, out: Path, *, only: str | None = None, start: Path | None = None,
+    recipe: Recipe, out: Path, *, only: str | None = None, start: Path | None = None, keep: str | None = None,
     find: Callable[[str], Trainer] | None = None,
 ) -> Plan:  # fmt: skip
     """Checks trainers, options and paths of every stage. Raises UsageError with all problems, one a line."""
@@ -60,7 +64,7 @@ def make_plan(
             problems += [str(error)]
     if problems:
         raise UsageError("\n".join(f"{recipe.name}: {line}" for problem in problems for line in problem.splitlines()))
-    return Plan(recipe, out, stages, trainers, start)
+    return Plan(recipe, out, stages, trainers, start, keep)
 
 
 def make_job(plan: Plan, stage: Stage, start: Checkpoint | None, inputs: Mapping[str, Checkpoint]) -> TrainJob:
@@ -123,4 +127,9 @@ def _reference(recipe: Recipe, stage: Stage, text: str) -> DataRef:
         near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise UsageError(f"{stage.name}.data: no file {text!r}{near}")
     with path.open("rb") as file:
-        return DataRef(text, hashlib.file_digest(file, "sha256").hexdigest())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        rows = None
+        if path.suffix == ".jsonl":
+            file.seek(0)
+            rows = sum(1 for line in file if line.strip())
+    return DataRef(text, digest, rows)

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from evalsuite.checkpoint import name_of
 from evalsuite.errors import CheckpointError, LostRace, TrainerFailed, UsageError
 from evalsuite.loop.hooks import Gated, Hooks
+from evalsuite.loop.keep import dispensable, remove
 from evalsuite.loop.log import LoopLog, StageState, fault, only_one
 from evalsuite.loop.plan import Plan, make_job, resolve
 from evalsuite.loop.view import Silent, View
@@ -42,6 +44,9 @@ def run_loop(plan: Plan, hooks: Hooks, view: View | None = None) -> Ended:
     view = view or Silent()
     with only_one(plan.out):
         log = LoopLog(plan.out)
+        for stage in plan.stages:
+            if log.stage(stage.name).ended is None:
+                hooks.check(stage, False)
         log.open_recipe(plan.recipe)
         for stage in plan.stages:
             state = log.stage(stage.name)
@@ -64,6 +69,7 @@ class _Runner:
         self.out = plan.folder(stage)
 
     def run(self) -> None:
+        self.hooks.check(self.stage, True)
         start, inputs = self._starts()
         job = make_job(self.plan, self.stage, start, inputs)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -119,11 +125,26 @@ class _Runner:
             if checkpoint.digest not in self.state.seen:
                 self._add("checkpoint", checkpoint.digest, name=checkpoint.path.name, path=str(checkpoint.path))
             rule = self.stage.gate
-            if rule is None or checkpoint.digest in self.state.controls:
-                continue
-            if self._judge(checkpoint, rule) == "stop":
+            decision: Decision = "continue"
+            if rule is not None and checkpoint.digest not in self.state.controls:
+                decision = self._judge(checkpoint, rule)
+            self._remove_dispensable()
+            if decision == "stop":
                 return "stopped"
         return "finished"
+
+    def _remove_dispensable(self) -> None:
+        """Deletes what the stage's `keep` lets go of the folders in our own care; foreign ones are left alone."""
+        keep, gated = self.plan.keep or self.stage.keep, self.stage.gate is not None
+        refs = self.hooks.refs() if keep != "all" else ()
+        for folder in dispensable(keep, self.state, refs, gated=gated):
+            if folder.parent.absolute() != (self.out / "checkpoints").absolute() or not folder.is_dir():
+                continue
+            try:
+                remove(folder)
+                self.view.say(f"{name_of(folder)}: removed (keep: {keep})")
+            except OSError as error:
+                self.view.say(f"warning: {folder} could not be removed ({error.strerror})")
 
     def _judge(self, checkpoint: Checkpoint, rule: GateRule) -> Decision:
         """Gate, promote, decide; each part only if the log does not have it."""
@@ -137,14 +158,14 @@ class _Runner:
                 self._promote(checkpoint)
                 break
             except LostRace as error:
-                self.view.say(f"{checkpoint.path.name}: {error}; judging it again")
+                self.view.say(f"{checkpoint.name}: {error}; judging it again")
                 self._add("lost_race", digest)
         else:
             raise LostRace(f"{checkpoint.path}: the champion changed {RACES} times while it was judged; run it again")
         return self._decide(checkpoint, rule)
 
     def _gate(self, checkpoint: Checkpoint) -> None:
-        self.view.gating(checkpoint.path.name)
+        self.view.gating(checkpoint.name)
         changed, gated = "", Gated("hold", "", "")
         try:
             gated = self.hooks.gate(checkpoint.path, self.stage)
@@ -157,7 +178,7 @@ class _Runner:
             "gated", checkpoint.digest, outcome=gated.outcome, verdict=gated.verdict, line=gated.line,
             cost=dict(gated.cost), void=changed or _changed(checkpoint),
         )  # fmt: skip
-        self.view.gated(checkpoint.path.name, gated)
+        self.view.gated(checkpoint.name, gated)
 
     def _promote(self, checkpoint: Checkpoint) -> None:
         if checkpoint.digest in self.state.promoted:
@@ -165,7 +186,7 @@ class _Runner:
         generation = self.hooks.promote(checkpoint.path, self.state.gated[checkpoint.digest]["verdict"])
         fault("promote-returned")
         self._add("promoted", checkpoint.digest, generation=generation)
-        self.view.say(f"{checkpoint.path.name}: promoted, generation {generation}")
+        self.view.say(f"{checkpoint.name}: promoted, generation {generation}")
 
     def _decide(self, checkpoint: Checkpoint, rule: GateRule) -> Decision:
         digest = checkpoint.digest
@@ -181,7 +202,7 @@ class _Runner:
         write_control(self.out, _control(self.state.controls[digest]))
         fault("control-written")
         if decision != "continue":
-            self.view.say(f"{name}: {decision} ({why})")
+            self.view.say(f"{checkpoint.name}: {decision} ({why})")
         return decision
 
     def _end(self, reason: str) -> None:

@@ -49,12 +49,24 @@ def find_trainer(name: str) -> Trainer:
     known = known_trainers()
     if name not in known:
         raise UsageError(f"no trainer named {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
-    module, _, attribute = known[name].target.partition(":")
+    offer = known[name]
     try:
-        made = getattr(importlib.import_module(module), attribute)()
+        return _made(offer)
     except (ImportError, AttributeError) as error:
-        offer = known[name]
         raise UsageError(
             f"trainer {name!r} of {offer.distribution} {offer.version} does not import: {error}"
         ) from error
-    return cast("Trainer", made)
+
+
+def why_not(offer: Offer) -> str:
+    """What keeps a trainer from being imported, one line; empty when nothing does."""
+    try:
+        _made(offer)
+    except Exception as error:  # somebody else's module may raise anything
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return ""
+
+
+def _made(offer: Offer) -> Trainer:
+    module, _, attribute = offer.target.partition(":")
+    return cast("Trainer", getattr(importlib.import_module(module), attribute)())

@@ -107,6 +107,7 @@ def test_without_a_dtype_in_the_config_the_stored_one_is_told(folder: Path) -> N
         ("run-a/checkpoint-500", "run-a/checkpoint-500"),
         ("run-a/step_20", "run-a/step_20"),
         ("run-a/final", "run-a/final"),
+        ("loop/dpo/checkpoints/step-000100-a1", "dpo/step-000100-a1"),
         ("run-a/tulu-8b", "tulu-8b"),
         ("models--org--tulu/snapshots/0123abcd", "org/tulu"),
     ],

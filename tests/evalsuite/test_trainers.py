@@ -272,6 +272,20 @@ def test_a_trainer_that_does_not_import_says_why(monkeypatch: pytest.MonkeyPatch
         find_trainer("broken")
 
 
+def test_the_list_of_trainers_says_which_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from evalsuite.cli.list import command
+
+    point = EntryPoint("broken", "no_such_module_here:Mine", "evalsuite.trainers")
+    monkeypatch.setattr(lookup, "entry_points", lambda group: [point])
+    done = CliRunner().invoke(command, ["--trainers"])
+    header, broken, ours = [line.split(maxsplit=3) for line in done.stdout.splitlines()]
+    assert header == ["trainer", "distribution", "version", "imports"]
+    assert broken == ["broken", "?", "?", "no: ModuleNotFoundError: No module named 'no_such_module_here'"]
+    assert (ours[0], ours[1], ours[3]) == ("exec", "evalsuite", "yes")
+
+
 def test_naming_the_trainers_imports_none(tmp_path: Path) -> None:
     import subprocess
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -14,8 +16,9 @@ from typing import Any
 import pytest
 
 from evalsuite.checkpoint import Checkpoint, open_checkpoint
-from evalsuite.errors import TrainerFailed, UsageError
-from evalsuite.trainers import Control, SaveRule, TrainJob, parse, process, read_events, write_control
+from evalsuite.errors import DiskFull, TrainerFailed, UsageError
+from evalsuite.gating.evidence import training_of
+from evalsuite.trainers import Control, DataRef, SaveRule, TrainJob, parse, process, read_events, write_control
 from tests.evalsuite.loop.folders import model_files, weights, write_model
 from train_plugins.exec import Exec, ExecOptions, known_presets, read_options
 from train_plugins.watching import Complete, Watch, model_lacks, render
@@ -255,6 +258,44 @@ def test_a_checkpoint_that_the_trainer_rotates_away_is_kept(tmp_path: Path, pin:
     facts = json.loads((found.path / "evalsuite.json").read_text())
     assert (facts["step"], facts["source"], facts["data"]) == (1, str(folder), None)
     assert list(checkpoints) == []
+
+
+@pytest.mark.parametrize("pin", ["copy", "hardlink"])
+def test_a_copy_that_would_not_fit_is_not_begun(tmp_path: Path, pin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_model(tmp_path / "run" / "checkpoint-1", 1.0)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    free = shutil.disk_usage(tmp_path)._replace(free=int(1.2 * size) - 1)
+    monkeypatch.setattr("train_plugins.pinning.shutil.disk_usage", lambda path: free)
+    if pin == "hardlink":
+        monkeypatch.setattr("train_plugins.pinning._link", lambda source, target: False)  # another file system
+    out = tmp_path / "out"
+    with pytest.raises(DiskFull, match=r"it needs .* MB, .* MB free on /.*; use --keep or another --out"):
+        next(train(out, watched(tmp_path / "run", pin=pin)))
+    assert [e["code"] for e in read_events(out / "events.jsonl") if e["kind"] == "warning"] == ["cannot_wait", "disk"]
+    assert list((out / "checkpoints").iterdir()) == []
+    monkeypatch.undo()
+    assert [value(c) for c in train(out, watched(tmp_path / "run", pin=pin))] == [1.0]
+
+
+def test_declared_data_stand_beside_the_kept_weights_where_the_gate_reads_them(tmp_path: Path) -> None:
+    write_model(tmp_path / "run" / "checkpoint-1", 1.0)
+    data = (DataRef("mine.jsonl", "ab" * 32, 2),)
+    job = dataclasses.replace(make_job(tmp_path / "out", watched(tmp_path / "run")), data=data)
+    (found,) = Exec().train(job)
+    read = training_of(found.path, tmp_path / "results", [])
+    assert (read.declared, read.data) == (True, {"mine.jsonl": "ab" * 32})
+    (undeclared,) = train(tmp_path / "without", watched(tmp_path / "run"))
+    assert not training_of(undeclared.path, tmp_path / "results", []).declared
+
+
+def test_declared_data_that_pinning_would_have_kept_are_warned_about(tmp_path: Path) -> None:
+    write_model(tmp_path / "run" / "checkpoint-1", 1.0)
+    options = watched(tmp_path / "run", pin="none")
+    job = dataclasses.replace(make_job(tmp_path / "out", options), data=(DataRef("mine.jsonl"),))
+    for _ in range(2):
+        list(Exec().train(job))
+    warned = [e["code"] for e in read_events(tmp_path / "out" / "events.jsonl") if e["kind"] == "warning"]
+    assert warned == ["cannot_wait", "data_not_kept"]  # each once, not at every start
 
 
 def test_without_pinning_the_folder_itself_is_judged(tmp_path: Path) -> None:

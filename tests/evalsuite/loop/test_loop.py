@@ -321,9 +321,9 @@ def test_a_missing_recipe_names_the_one_that_is_near(tmp_path: Path) -> None:
 def test_plain_lines_tell_what_happened(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.run([{"name": "one"}], "pbb", view=Lines())
     said = capsys.readouterr().err.splitlines()
-    assert "step-1: promote  says promote" in said
-    assert "step-1: promoted, generation 1" in said
-    assert "step-3: stop (2 blocked in a row)" in said
+    assert "one/step-1: promote  says promote" in said
+    assert "one/step-1: promoted, generation 1" in said
+    assert "one/step-3: stop (2 blocked in a row)" in said
     assert said[-1] == "one: stopped (3 checkpoints, 1 promoted, 2 blocked)"
 
 
