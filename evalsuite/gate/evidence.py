@@ -296,7 +296,7 @@ def _claimed(
     gain = _gain(target.metric, facts, pairs, used)
     base = {"benchmark": target.metric, "rule": "must_improve", "reference": "champion", "limit": target.min_gain}
     if gain is None:
-        words = "not looked at to its end" if not ended else "has no complete comparison"
+        words = "was not looked at to its end" if not ended else "has no complete comparison"
         return Finding(**base, outcome="hold", why=f"a claimed gain that {words}")  # type: ignore[arg-type]
     z = gain.z(target.min_gain)
     needed = float(z_of_upper_tail(level))

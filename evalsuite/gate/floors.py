@@ -13,7 +13,6 @@ from evalsuite.gate.facts import Facts, Items
 from evalsuite.gate.margins import look_bounds
 from evalsuite.gate.order import Order
 from evalsuite.gate.policy import Floor, Policy
-from evalsuite.gate.rule import FEW
 from evalsuite.gate.tally import Floats, Side
 from evalsuite.scorecard import Metric
 from evalsuite.stats import macro_stderr, mean_stderr
@@ -21,6 +20,7 @@ from evalsuite.stats.normal import z_of_upper_tail
 from evalsuite.stats.proportion import clopper_pearson_lower, clopper_pearson_upper
 
 LEVEL = 0.95  # of the exact one-sided bound that decides at the last look
+EXPECTED = 5  # right and wrong answers at the limit from which the normal distribution is near enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ def order_name(name: str) -> str:
 def floor_at(state: FloorState, side: Side, k: int, size: int) -> None:
     """Tests a floor on the first `size` items. The last look decides by the exact one-sided 95 % bound.
 
-    Earlier ones decide nothing on fewer than ten items: a small category has two or three in the first look, and two
-    graded answers that happen to agree have no spread.
+    Earlier ones decide nothing while fewer than five right and five wrong answers are expected at the limit: a small
+    category has two or three items in the first look, and one wrong answer is ten errors below a floor of .99.
     """
     plan = state.plan
     sign = 1.0 if plan.kind == "floor" else -1.0
@@ -128,12 +128,12 @@ def floor_at(state: FloorState, side: Side, k: int, size: int) -> None:
     categories = [c for c, h in zip(plan.categories[:size], held, strict=True) if h] if plan.categories else None
     state.metric = macro_stderr(list(x), categories) if categories else mean_stderr(list(x))
     state.z = sign * _z(x, state.metric, plan, binary := _is_binary(x, plan))
-    last = size == plan.n
+    last, enough = size == plan.n, len(x) * min(plan.limit, 1 - plan.limit) >= EXPECTED
     if last:
         _decide_last(state, x, sign, binary)
-    elif len(x) >= FEW and state.z >= plan.clear[k]:
+    elif enough and state.z >= plan.clear[k]:
         state.outcome, state.open = "pass", False
-    elif len(x) >= FEW and -state.z >= plan.block[k]:
+    elif enough and -state.z >= plan.block[k]:
         state.outcome, state.open = "block", False
     if last or not state.open:
         state.look, state.open = k, False
