@@ -30,7 +30,7 @@ def pair_finding(
     status, at = state
     outcome, words = _decision(policy, plan, sample, status, at, ended)
     if not plan.required and outcome in ("block", "hold"):
-        outcome = "warn"
+        outcome, words = "warn", f"{words}; advisory, so it stops nothing"
     base = Finding(
         benchmark=plan.benchmark,
         rule="must_not_regress",

@@ -252,7 +252,7 @@ class _Run:
         )
 
     def findings(self, *, final: bool) -> Iterator[Finding]:
-        ended = final and not self._blocked() and not self._broken()
+        ended = final and not (self._blocked() or self._broken() or any(f.outcome == "block" for f in self.standing))
         yield from self.standing
         for i, pair in enumerate(self.pairs):
             state = int(self.status[i]), int(self.at[i])

@@ -171,9 +171,15 @@ def lines(findings: Sequence[Finding], width: int | None = None) -> list[str]:
         if width is None or len(head) + len(f.why) <= width:
             found.append(f"{head}{f.why}")
         else:
-            found += textwrap.wrap(head.rstrip(), width, subsequent_indent=INDENT)
+            found += _folded(head.rstrip(), width)
             found += textwrap.wrap(f.why, width, initial_indent=INDENT, subsequent_indent=INDENT)
     return found
+
+
+def _folded(head: str, width: int) -> list[str]:
+    """The head in lines that keep an interval, and a limit with its word, in one piece."""
+    glued = "  ".join(part.replace(" ", "\xa0") for part in head.split("  "))
+    return [line.replace("\xa0", " ") for line in textwrap.wrap(glued, width, subsequent_indent=INDENT)]
 
 
 def _name(f: Finding) -> str:

@@ -92,5 +92,9 @@ def prefix(each: Scorecard, order: Mapping[str, Sequence[str]], sizes: Mapping[s
     return replace(each, results=tuple(kept))
 
 
-def graded(benchmark: str, scores: Sequence[float], **changes: Any) -> Result:
-    return make_result(benchmark, scores, **changes)
+def lacking(n: int, why: str, of: int = 200) -> Result:
+    """Benchmark `a`, all right but for the last n, which have no score."""
+    whole = make_result("a", [1.0] * of)
+    lost = [f"q{i}" for i in range(of - n, of)]
+    kept = {i: s for i, s in whole.scores.items() if i not in lost}
+    return replace(whole, scores=kept, failures=dict.fromkeys(lost, why))

@@ -15,7 +15,7 @@ from evalsuite.gate.policy import Decontamination, Errors, Floor, MustImprove, P
 from evalsuite.gate.verdict import Verdict
 from evalsuite.scorecard import Result
 from tests.evalsuite.cards import make_card, make_result
-from tests.evalsuite.gate.cards import ONE_LOOK, card, counts, duel, facts_of, findings, found, pair, ruled
+from tests.evalsuite.gate.cards import ONE_LOOK, card, counts, duel, facts_of, findings, found, lacking, pair, ruled
 
 TEN = Policy(anchor=None)
 RIGHT = [1.0] * 200
@@ -23,14 +23,6 @@ RIGHT = [1.0] * 200
 
 def sides(new: Result | list[float], old: Result | list[float]) -> tuple[Any, Any]:
     return make_card("new", {"a": new}), make_card("old", {"a": old})
-
-
-def lacking(n: int, why: str, of: int = 200) -> Result:
-    """All right but for the last n, which have no score."""
-    whole = make_result("a", [1.0] * of)
-    lost = [f"q{i}" for i in range(of - n, of)]
-    kept = {i: s for i, s in whole.scores.items() if i not in lost}
-    return replace(whole, scores=kept, failures=dict.fromkeys(lost, why))
 
 
 # -- samples --
