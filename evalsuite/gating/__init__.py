@@ -158,7 +158,8 @@ def _open(job: GateJob, observer: Observer, stack: ExitStack) -> _Gate:
     counts = {name: samples_for(job.policy, plan) for name, plan in plans.items()}
     items = {name: items_of(job.policy, plan, counts[name]) for name, plan in plans.items()}
     facts, prepared = _facts(job, suite, sides, items, infra=())
-    for side in sides.values():
+    # All runs lock journals in one order, by checkpoint and then benchmark: none waits for another that waits for it.
+    for side in sorted(sides.values(), key=lambda side: side.checkpoint.digest):
         if isinstance(side, Live):
             _open_runs(job, side, mine, plans, counts)
     champion = sides.get("champion")
@@ -173,7 +174,7 @@ def _open(job: GateJob, observer: Observer, stack: ExitStack) -> _Gate:
 def _open_runs(job: GateJob, side: Live, mine: Live, plans: Mapping[str, Plan], counts: Mapping[str, int]) -> None:
     """Opens the journals of one side. Prompts are the candidate's where the chat template is the same."""
     same = side.job.engine.template_digest == mine.job.engine.template_digest and side.job.path is not None
-    for name, plan in plans.items():
+    for name, plan in sorted(plans.items()):
         side.open(plan if same else side.plan(name), counts[name], job.policy.samples)
 
 

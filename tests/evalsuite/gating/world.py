@@ -15,7 +15,7 @@ import pytest
 from evalsuite import run as running
 from evalsuite.gate.policy import Method, Policy, Rule
 from evalsuite.gate.verdict import Finding
-from evalsuite.gating import GateJob, Gated, gate
+from evalsuite.gating import Gated, GateJob, gate
 from evalsuite.models import EngineSpec
 from evalsuite.models.fake import FakeModel
 from evalsuite.registry import Registry
@@ -126,7 +126,7 @@ class World:
             suite,
             dict(suite.columns),
             CheckpointRef(who.name, who.digest),
-            None,
+            self.root / who.name,
             EngineSpec("fake", "asked for", "none", options={"who": who}),
             None,
             self.results,
@@ -156,9 +156,10 @@ class World:
         """Every verdict in results/gates, by its file's name."""
         return {path.name: path.read_bytes() for path in sorted((self.results / "gates").glob("*"))}
 
-    def answers(self) -> Counter[str]:
-        """How often each key stands in the journals: once, where nothing was asked twice."""
-        lines = [line for path in self.results.rglob("*.jsonl") if "journal" in path.parts for line in path.open()]
+    def answers(self, who: str = "") -> Counter[str]:
+        """How often each key stands in the journals (of one checkpoint): once, where nothing was asked twice."""
+        folder = self.results / "journal" / (Checkpoint(who).digest[:12] if who else "")
+        lines = [line for path in folder.rglob("*.jsonl") for line in path.open()]
         return Counter(line.split('"key":"')[1][:32] for line in lines if '"key":"' in line)
 
     def open(self, spec: EngineSpec, checkpoint: Path | None) -> FakeModel:
