@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from evalsuite.loop.log import FAULT, POINTS, LoopLog
-from evalsuite.trainers import process
+from evalsuite.trainers import process, read_events
 from tests.evalsuite.loop.folders import PYTHON, program
 from tests.evalsuite.loop.world import World
 
@@ -48,8 +48,8 @@ class Run:
             env={**os.environ, **environment},
         )  # fmt: skip
 
-    def finish(self) -> None:
-        process_ = self.start()
+    def finish(self, **environment: str) -> None:
+        process_ = self.start(**environment)
         said, _ = process_.communicate(timeout=60)
         assert process_.returncode == 0, said
 
@@ -117,6 +117,23 @@ def test_kills_at_later_checkpoints_change_nothing_either(tmp_path: Path, number
         run.finish()
         run.check()
         assert run.starts() == 1
+
+
+def test_kills_around_a_lost_race_still_have_the_checkpoint_judged_again_and_promoted(tmp_path: Path) -> None:
+    points = [point for point in POINTS if point.endswith("lost_race")]
+    assert points == ["before-lost_race", "torn-lost_race", "after-lost_race"]
+    run = Run(tmp_path, 0.002)
+    for point in points:  # after-lost_race can only be reached while the event is not in the log
+        killed = run.start(RACE="step-000030", **{FAULT: point})
+        said, _ = killed.communicate(timeout=60)
+        assert killed.returncode == -signal.SIGKILL, (point, said)
+    run.finish(RACE="step-000030")
+    state = run.state()
+    assert state["worked"] == ["step-000010", "step-000020", "step-000030", "step-000030", "step-000040"]
+    assert state["promoted"] == {"step-000010": 1, "step-000030": 3}  # 2 was somebody else's
+    assert state["head"][1] == 3
+    assert sum(event["kind"] == "lost_race" for event in read_events(run.out / "loop.jsonl")) == 1
+    assert run.starts() == 1
 
 
 def test_random_kills_of_the_loop_change_nothing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from evalsuite.checkpoint import Checkpoint, open_checkpoint
 from evalsuite.cli.loop import command
 from evalsuite.errors import CheckpointError, LostRace, TrainerFailed, UsageError
 from evalsuite.loop import Ended, Gated, Hooks, make_plan, run_loop
-from evalsuite.loop.log import LoopLog
+from evalsuite.loop.keep import dispensable
+from evalsuite.loop.log import LoopLog, StageState
 from evalsuite.loop.view import Lines, saved_line, step_line
 from evalsuite.recipe import Recipe, Stage, load_recipe
 from evalsuite.trainers import Trainer, TrainJob, read_control
@@ -247,6 +249,97 @@ def test_after_a_lost_race_the_checkpoint_is_judged_again(bench: Bench) -> None:
     assert list(LoopLog(bench.out).stage("one").promoted.values()) == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("keep", "outcomes", "left"),
+    [
+        ("all", "pbpbb", "12345"),
+        ("promoted", "pbpbb", "135"),  # and the newest, which nobody knows the use of yet
+        ("promoted", "bbbbb", "5"),
+        ("last 2", "pbbbb", "145"),  # 1 is the newest promoted one
+        ("last 2", "ppppp", "45"),
+        ("last 9", "bbbbb", "12345"),
+    ],
+)
+def test_judged_checkpoints_are_kept_as_the_recipe_says(bench: Bench, keep: str, outcomes: str, left: str) -> None:
+    stages = [{"name": "one", "options": steps(5), "keep": keep, "gate": {"on_block": "continue"}}]
+    bench.run(stages, outcomes)
+    assert [path.name for path in sorted((bench.out / "one" / "checkpoints").iterdir())] == [f"step-{n}" for n in left]
+
+
+def test_what_a_ref_of_the_registry_points_to_is_kept(bench: Bench) -> None:
+    anchor = open_checkpoint(write_model(bench.root / "same", 2)).digest
+    hooks = Hooks(bench.world.gate, bench.world.promote, refs=lambda: {anchor})
+    bench.run([{"name": "one", "options": steps(4)}], "pppp", hooks, keep="last 1")
+    assert sorted(p.name for p in (bench.out / "one" / "checkpoints").iterdir()) == ["step-2", "step-4"]
+
+
+def test_the_command_line_has_the_last_word_on_what_is_kept(bench: Bench) -> None:
+    rule = {"on_block": "continue"}
+    bench.world.outcomes = {f"step-{i}": "block" for i in range(1, 4)}
+    recipe = bench.recipe([{"name": "one", "gate": rule}], keep="all")
+    run_loop(make_plan(recipe, bench.out, keep="promoted", find=bench.find), bench.world.hooks)
+    assert [p.name for p in (bench.out / "one" / "checkpoints").iterdir()] == ["step-3"]
+
+
+def test_folders_outside_the_stages_own_are_never_removed(tmp_path: Path) -> None:
+    state = StageState()
+    for i, path in enumerate(("mine/a", "mine/b", "mine/b", "mine/c")):
+        state.seen[str(i)] = {"path": path}
+        state.controls[str(i)] = {"decision": "continue"}
+    # b was removed and written again: its old content goes, the folder holds the new one.
+    assert dispensable("last 2", state, (), gated=True) == (Path("mine/a"),)
+    del state.controls["0"]
+    assert dispensable("last 2", state, (), gated=True) == ()  # not judged yet
+    assert dispensable("last 2", state, (), gated=False) == (Path("mine/a"),)
+    assert dispensable("promoted", state, (), gated=False) == ()
+
+
+def test_a_gate_that_cannot_judge_is_refused_before_any_stage_trains(bench: Bench) -> None:
+    checked: list[tuple[str, bool]] = []
+
+    def check(stage: Stage, begins: bool) -> None:
+        checked.append((stage.name, begins))
+        if begins and stage.name == "dpo":
+            raise UsageError("no champion")
+
+    hooks = Hooks(bench.world.gate, bench.world.promote, check=check)
+    with pytest.raises(UsageError, match="no champion"):
+        bench.run([{"name": "sft"}, {"name": "dpo"}], "ppp", hooks)
+    assert checked == [("sft", False), ("dpo", False), ("sft", True), ("dpo", True)]
+    assert len(bench.trainer.jobs) == 1
+
+
+def test_a_loop_goes_on_only_with_the_gate_options_that_it_began_with(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.recipe([{"name": "one", "options": steps(1), "gate": {"policy": "mine.yaml"}}])
+    (bench.root / "mine.yaml").write_text("version: 1\n")
+    bench.world.outcomes = {"step-1": "promote"}
+    monkeypatch.setattr("evalsuite.cli.loop.make_hooks", lambda options: bench.world.hooks)
+    monkeypatch.setattr("evalsuite.loop.plan.find_trainer", bench.find)
+
+    def call(*more: str) -> str:
+        arguments = [str(bench.root / "recipe.yaml"), "--results", str(bench.root / "results"), *more]
+        return str(CliRunner().invoke(command, arguments, standalone_mode=False).exception or "")
+
+    begun = ("--set", "method.looks=3", "--suite", "demo")
+    assert call(*begun) == ""
+    assert call(*begun, "--keep", "last 3", "--threads", "1") == ""  # no verdict depends on these
+    assert 'command line.--set ["method.looks=3"] → null' in call("--suite", "demo")
+    assert 'command line.--regime null → "tulu3@v1"' in call(*begun, "--regime", "tulu3@v1")
+    (bench.root / "mine.yaml").write_text("version: 1\nsuite: demo\n")
+    assert 'files.one.gate.policy "mine.yaml ' in call(*begun)
+
+
+def test_data_of_a_recipe_are_told_with_digest_and_rows(bench: Bench) -> None:
+    (bench.root / "a.jsonl").write_bytes(b'{"x": 1}\n\n{"x": 2}\n')
+    (bench.root / "mix.yaml").write_bytes(b"a: 1\n")
+    bench.run([{"name": "one", "data": ["a.jsonl", "mix.yaml"]}], "ppp")
+    rows, mix = bench.trainer.jobs[0].data
+    assert (rows.path, rows.rows, rows.digest) == ("a.jsonl", 2, sha256(b'{"x": 1}\n\n{"x": 2}\n').hexdigest())
+    assert (mix.path, mix.rows, mix.digest) == ("mix.yaml", None, sha256(b"a: 1\n").hexdigest())
+
+
 def test_two_loops_do_not_work_in_one_folder(bench: Bench) -> None:
     inner: list[str] = []
 
@@ -278,6 +371,8 @@ def test_two_loops_do_not_work_in_one_folder(bench: Bench) -> None:
                      {"name": "b", "trainer": "list", "start": "rm@promoted"}]},
          ["stage 'rm' has no gate; use rm@last"]),
         ({"stages": []}, ["expected at least one"]),
+        ({"keep": "promotd", "stages": [{"name": "a", "trainer": "list", "keep": "last 0"}]},
+         ["keep: expected all, promoted or 'last N'", "did you mean 'promoted'?", "a.keep: expected all"]),
     ],
 )  # fmt: skip
 def test_a_recipe_with_mistakes_is_refused_naming_each(
