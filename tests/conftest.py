@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.pop("EVALSUITE_DATA_ROOT", None)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+WARM = ("evalsuite.score", "evalsuite.harness", "lm_eval.tasks", "evalsuite.models.hf.model")
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +43,15 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import make_checkpoint
 
     return make_checkpoint(tmp_path_factory.mktemp("tiny") / "ckpt")
+
+
+@pytest.fixture(scope="session")
+def forks() -> Any:
+    """`forks.Process(target=…, args=…)`: a fork of a process that has imported what a run needs.
+
+    For tests that start many runs only to kill them. All forks share one hash seed: what must not depend on it is
+    compared with a run in an interpreter of its own.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*WARM, "transformers.models.llama.modeling_llama"])
+    return context

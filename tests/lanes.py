@@ -1,8 +1,8 @@
 """The tests in two processes side by side: `python -m tests.lanes`, then whatever pytest takes.
 
-Each lane collects everything and takes one module after the other that the other lane has not taken, slow ones first.
-A module's tests stay together and in order, as their fixtures are shared. The first lane prints as it goes, the second
-when both are done.
+Each lane collects everything and takes one module after the other that the other lane has not taken: the first lane
+from those that start vLLM on, which want both cores at times, the second from the quick ones on. A module's tests stay
+together and in order, as their fixtures are shared. The first lane prints as it goes, the second when both are done.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pytest
 
 LANES = min(2, os.cpu_count() or 1)
 FOLDER = "EVALSUITE_TEST_LANES"  # names the folder in which the lanes say what they take
+LANE = "EVALSUITE_TEST_LANE"
 
 
 def main(arguments: list[str]) -> int:
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
 
 def start(folder: Path, lane: int, arguments: list[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "pytest", "-p", "tests.lanes", *arguments]
-    environment = os.environ | {FOLDER: str(folder)}
+    environment = os.environ | {FOLDER: str(folder), LANE: str(lane)}
     if lane == 0:
         return subprocess.Popen(command, env=environment)
     with (folder / f"{lane}.log").open("wb") as log:
@@ -77,16 +78,18 @@ def taken(items: list[pytest.Item], folder: Path) -> Iterator[pytest.Item]:
     modules: dict[Path, list[pytest.Item]] = {}
     for item in items:
         modules.setdefault(item.path, []).append(item)
-    for path, group in sorted(modules.items(), key=lambda module: -n_slow(module[1])):
+    for path in sorted(modules, key=lambda path: heaviness(modules[path]), reverse=os.environ[LANE] == "0"):
         try:
             (folder / hashlib.sha256(bytes(path)).hexdigest()).touch(exist_ok=False)
         except FileExistsError:
             continue
-        yield from group
+        yield from modules[path]
 
 
-def n_slow(items: list[pytest.Item]) -> int:
-    return sum(item.get_closest_marker(name) is not None for item in items for name in ("slow", "vllm"))
+def heaviness(items: list[pytest.Item]) -> tuple[int, int]:
+    """How many of these tests start vLLM, how many are slow."""
+    vllm, slow = (sum(item.get_closest_marker(name) is not None for item in items) for name in ("vllm", "slow"))
+    return vllm, slow
 
 
 if __name__ == "__main__":

@@ -24,10 +24,11 @@ from evalsuite.score import Job, score
 from evalsuite.scorecard import CheckpointRef, Result
 from evalsuite.suite import adhoc_suite
 from evalsuite.types import LogLikelihood
-from tests.tiny import Shape, make_checkpoint
+from tests.tiny import Shape, make_model, make_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 20
+SHAPE = Shape(vocab=4096, positions=4096)
 # benchmark -> the lm-eval tasks of it that are run (all subtasks of a group would only take longer)
 TASKS = {
     "gsm8k": ("gsm8k",),
@@ -57,7 +58,12 @@ class TableModel(FakeModel):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("parity") / "tiny", Shape(vocab=4096, positions=4096))
+    """A random model whose end-of-text logit is spread out, so that responses stop after some tens of tokens."""
+    folder = make_tokenizer(tmp_path_factory.mktemp("parity") / "tiny", SHAPE.vocab)
+    model = make_model(SHAPE)
+    model.lm_head.weight.data[2] *= 6
+    model.save_pretrained(folder)
+    return folder
 
 
 @contextmanager

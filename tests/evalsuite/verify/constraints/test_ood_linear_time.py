@@ -1,4 +1,4 @@
-"""The worst texts for each check beyond IFEval are judged in linear time: a quarter megabyte in 1.5 CPU-seconds."""
+"""The worst texts for each check beyond IFEval are judged in linear time: a quarter megabyte in 5 CPU-seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.evalsuite.verify.constraints.test_ood_registry import ASKS, PARAMS
 
 MEGABYTE = 1_000_000
 SHOWN = 250_000
-LIMIT_S = 1.5  # of a whole megabyte the slowest, 500,000 sentences, took 2.8 on a busy core; quadratic would be hours
+LIMIT_S = 5.0  # on a core that others used as well the slowest took 1.7; quadratic would be minutes
 
 HOSTILE = {
     "one letter": "a" * MEGABYTE,
