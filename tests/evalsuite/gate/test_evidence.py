@@ -10,7 +10,7 @@ import pytest
 from scipy import stats as oracle
 
 from evalsuite.gate.facts import Check, Contamination, Training
-from evalsuite.gate.judge import judge
+from evalsuite.gate.judge import judge, prepare
 from evalsuite.gate.policy import Decontamination, Errors, Floor, MustImprove, Policy, Rule, Slices, Target
 from evalsuite.gate.verdict import Verdict
 from evalsuite.scorecard import Result
@@ -70,9 +70,19 @@ def test_more_verdicts_owed_than_the_limit_hold(who: str) -> None:
 
 
 def test_the_judges_rate_is_that_of_the_answers_looked_at() -> None:
-    # Two owed of 2000 are .1 %. A gate over early looks counts those among the items it saw.
-    verdict = ruled(sides(lacking(2, "judge: cut", of=2000), [1.0] * 2000))
-    assert (verdict.outcome, findings(verdict, "judge")) == ("promote", ())
+    # One owed of 200 is .5 %, as many as are admitted; among the 80 or so that an early decision saw it is more.
+    new, old = sides(RIGHT, RIGHT)
+    facts = facts_of(new, old)
+    digests = {"candidate": new.checkpoint.digest, "champion": old.checkpoint.digest}
+    ids = prepare(TEN, {"digest": new.suite.digest, "regime": new.suite.regime}, digests, facts).orders["a"].ids
+    for owed, outcome in ((ids[0], "hold"), (ids[-1], "promote")):
+        kept = {i: 1.0 for i in ids if i != owed}
+        part = replace(new, results=(replace(new.results[0], scores=kept, failures={owed: "judge: cut"}),))
+        verdict = judge(TEN, part, old, None, facts)
+        assert (verdict.outcome, pair(verdict).outcome, pair(verdict).early) == (outcome, "pass", True)
+        assert [f"on 1 of {pair(verdict).n} answers" in f.why for f in findings(verdict, "judge")] == (
+            [True] if outcome == "hold" else []
+        )
 
 
 @pytest.mark.parametrize(("n", "outcome"), [(198, "promote"), (197, "hold")])
