@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from evalsuite import grading, provenance
 from evalsuite.benchmark import Benchmark
-from evalsuite.errors import Incomplete, UsageError
+from evalsuite.errors import Incomplete, JournalError, UsageError
 from evalsuite.journal import Answer, Journal, KeyMaker
 from evalsuite.models import open_model
 from evalsuite.plan import Plan
@@ -90,9 +90,14 @@ class Run:
         header = {"benchmark": benchmark.name, "checkpoint": job.checkpoint.digest, "engine": job.engine.fingerprint()}
         header |= {"versions": provenance.versions(job.engine.name), "command": job.command}
         folder = job.journal / benchmark.name
-        self.journal = stack.enter_context(
-            Journal(folder, header, wait=job.wait, fresh=job.fresh and not job.rejudge, say=observer.say)
-        )
+        try:
+            journal = Journal(folder, header, wait=job.wait, fresh=job.fresh and not job.rejudge, say=observer.say)
+        except OSError as error:
+            raise JournalError(
+                f"{error.filename or folder}: the journal cannot be written ({error.strerror}); make it writable, or "
+                "name another folder with --results"
+            ) from error
+        self.journal = stack.enter_context(journal)
         self._keys = [keys.key(p.sample, p.number, p.request) for p in plan.planned]
         self._answers: dict[tuple[str, int], Answer] = {}
         self._todo: set[int] = set()

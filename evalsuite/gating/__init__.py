@@ -6,7 +6,6 @@ killed one stopped. Everything that is asked is reused by a later `evalsuite sco
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from evalsuite.gating.sampling import items_of, samples_for
 from evalsuite.gating.sides import Live, Side, Slot, Stored
 from evalsuite.plan import Plan
 from evalsuite.progress import Observer, Silent
+from evalsuite.registry import durable
 from evalsuite.run import Judges
 from evalsuite.score import Job, resolve
 from evalsuite.scorecard import Scorecard, SuiteRef
@@ -264,18 +264,18 @@ def _record(job: GateJob, verdict: Verdict) -> str | None:
     if job.dry_run:
         return None
     path = job.results / "gates" / f"{verdict.gate_id[:16]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(to_json(verdict), encoding="utf-8")
-    os.replace(part, path)
+    with durable.step("writing the verdict", path, "every answer is kept"):
+        durable.make_folder(path.parent)
+        durable.replace(path, to_json(verdict).encode())
     registry = job.registry
     if registry is None:
         return None
     registry.put(job.policy.as_json())
     digest = registry.put(to_raw(verdict))
     candidate = verdict.candidate.digest
-    if any(e.event == "verdict" and e.verdict == digest for e in registry.events()):
-        return digest
+    events = [e for e in registry.events() if e.event == "verdict" and (e.id, e.ref) == (candidate, job.ref)]
+    if events and events[-1].verdict == digest:
+        return digest  # the same gate again; after another one it is recorded anew, for the newest verdict counts
     detail = {"gate_id": verdict.gate_id, "outcome": verdict.outcome, "policy": verdict.policy}
     detail |= {"suite": verdict.suite["digest"], "name": verdict.candidate.name}
     registry.record("verdict", ref=job.ref, id=candidate, verdict=digest, detail=detail)

@@ -8,6 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.evalsuite.gating.world import World, world_in
+from tests.evalsuite.registry.places import memory_folder
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory: a gate waits for the disk a dozen times otherwise."""
+    with memory_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
