@@ -27,6 +27,7 @@ check: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.speed
+	$(BIN)/python -m tests.speed.gate_simulation --write
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

@@ -30,17 +30,19 @@ WORKLOADS = (
     "w7_startup",
     "w8_sandbox",
     "w9_verifiers",
+    "w10_gate",
 )
 COLUMNS = ("name", "peer", "unit", "ours", "theirs", "ratio", "goal", "command", "note", "when")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="workloads by the start of their name, separated by commas")
+    parser.add_argument("--only", help="workloads by number or name (w1, w10_gate), separated by commas")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the full size")
     parser.add_argument("--write", action="store_true", help="write the results of a partial run too")
     options = parser.parse_args()
-    chosen = [w for w in WORKLOADS if not options.only or w.startswith(tuple(options.only.split(",")))]
+    wanted = tuple(f"{name}_" for name in options.only.split(",")) if options.only else ("",)
+    chosen = [w for w in WORKLOADS if f"{w}_".startswith(wanted)]
     rows, skipped = [], []
     for name in chosen:
         try:
@@ -95,7 +97,14 @@ def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     old = json.loads(file.read_text()) if file.is_file() else []
     again = {row["name"].split()[0] for row in rows}
     kept = [row for row in old if row["name"].split()[0] not in again]
-    return sorted([*kept, *rows], key=lambda row: row["name"].split()[0])
+    return sorted([*kept, *rows], key=_number)
+
+
+def _number(row: dict[str, Any]) -> tuple[int, str]:
+    """(10, "") for W10, (2, "a") for W2a."""
+    word = row["name"].split()[0].removeprefix("W")
+    digits = word.rstrip("abcdefghijklmnopqrstuvwxyz")
+    return int(digits), word.removeprefix(digits)
 
 
 def write(rows: list[dict[str, Any]], skipped: list[str]) -> None:

@@ -30,7 +30,7 @@ BINARY = [(n, q) for n in (164, 320, 541, 1319, 2500, 6500, 14000) for q in (0.0
 GRADED = [(164, 8), (320, 8), (541, 8), (817, 8), (1319, 4), (2500, 4)]
 CLUSTERED = [(6500, 27, 0.0), (6500, 27, 0.01), (6500, 27, 0.03), (14000, 57, 0.01), (9500, 590, 0.05), (5000, 7, 0.01)]
 Q = 0.15  # variance of a clustered difference
-ORDERS = 20  # of uneven clusters: each has looks and bounds of its own
+ORDERS = 40  # of uneven clusters: each has looks and bounds of its own
 
 
 @dataclass(frozen=True)

@@ -44,19 +44,19 @@ Draw = Callable[[Policy, np.random.Generator, str, int], World]
 W1_RUNS = {
     "equal": 20_000,
     "+1": 10_000,
-    "half": 4000,
-    "reg3 rand": 4000,
+    "half": 10_000,
+    "reg3 rand": 10_000,
     "reg3 big": 10_000,
-    "reg3 small": 4000,
-    "masked": 4000,
-    "masked big": 4000,
-    "-5": 4000,
+    "reg3 small": 10_000,
+    "masked": 10_000,
+    "masked big": 10_000,
+    "-5": 10_000,
 }
 W2_RUNS = dict.fromkeys(("equal", "+1", "reg3 rand", "reg3 big", "reg3 small", "masked"), 4000)
 ANCHOR_RUNS = dict.fromkeys(("equal", "+1", "reg3 rand", "reg3 big", "masked"), 4000)
 PEER_RUNS = dict.fromkeys(("equal", "+1", "reg3 big", "masked"), 4000)
-BETTING_RUNS = 1000
-CELL_RUNS = {"binary": 20_000, "graded": 20_000, "clustered": 10_000, "uneven": 4000}
+BETTING_RUNS = 2000
+CELL_RUNS = {"binary": 40_000, "graded": 20_000, "clustered": 20_000, "uneven": 20_000}
 
 
 def main() -> int:
