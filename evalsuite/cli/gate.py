@@ -188,13 +188,25 @@ def override(verdict: str, reason: str, by: str, results: Path) -> None:
 @click.option("--reason", required=True, help="Why attempts are counted anew.")
 @click.option("--ref", default="champion", show_default=True)
 @click.option("--suite", default="tulu3-dev", show_default=True)
+@click.option("--regime", metavar="NAME|FILE", help="As the gates were run. [default: the suite's]")
+@click.option("--no-quirks", is_flag=True, help="As the gates were run.")
+@click.option(
+    "--benchmarks",
+    "extra",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder with benchmark folders of your own; repeatable.",
+)
 @RESULTS
-def epoch(reason: str, ref: str, suite: str, results: Path) -> None:
+def epoch(
+    reason: str, ref: str, suite: str, regime: str | None, no_quirks: bool, extra: tuple[Path, ...], results: Path
+) -> None:
     """Begin to count attempts at a claimed improvement anew, for one ref and one suite. Logged."""
     from evalsuite.registry import Registry
     from evalsuite.suite import load_suite
 
-    over = load_suite(suite)
+    over = load_suite(suite, extra, regime, not no_quirks)
     digest = over.ref(list(over.columns)).digest
     Registry.at(results).record("epoch", ref=ref, reason=reason, detail={"suite": digest, "name": over.name})
     click.echo(f"attempts at {ref} on {over.name} count from 1 again")
