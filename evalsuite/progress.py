@@ -110,6 +110,10 @@ class Live:
         self._progress.update(bar, completed=self._counts[result.benchmark].total, details=_value(result))
 
     def close(self) -> None:
+        for benchmark, bar in self._bars.items():  # the last answers may have come too soon after others to be shown
+            count = self._counts[benchmark]
+            if count.done > count.reused:
+                self._progress.update(bar, completed=count.done)
         self._progress.stop()
 
 

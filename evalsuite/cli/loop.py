@@ -16,6 +16,7 @@ from evalsuite.cli.gate_job import gate_options
 from evalsuite.cli.judge import make_judges
 
 if TYPE_CHECKING:
+    from evalsuite.gate.verdict import Verdict
     from evalsuite.loop import CheckFn, Ended, Gated, GateFn, Hooks
     from evalsuite.recipe import Recipe, Stage
 
@@ -112,7 +113,6 @@ def make_gate(options: Mapping[str, Any]) -> GateFn:
 
     def judge(checkpoint: Path, stage: Stage) -> Gated:
         from evalsuite.cli.gate_job import make_gate_job
-        from evalsuite.gate.verdict import headline
         from evalsuite.gating import gate
         from evalsuite.loop import Gated
         from evalsuite.progress import observer
@@ -123,9 +123,22 @@ def make_gate(options: Mapping[str, Any]) -> GateFn:
         finally:
             watcher.close()
         cost = {**done.verdict.cost, "used": done.verdict.cost["share"]}
-        return Gated(done.verdict.outcome, done.digest or "", headline(done.verdict), cost)
+        return Gated(done.verdict.outcome, done.digest or "", in_short(done.verdict), cost)
 
     return judge
+
+
+def in_short(verdict: Verdict) -> str:
+    """One line for a table of verdicts: the worst of what stands in the way, else what is replaced."""
+    from evalsuite.gate.verdict import lines
+
+    blocking = verdict.blocking
+    if not blocking:
+        return f"may replace {verdict.champion.name}" if verdict.champion else "may become the first champion"
+    worst = blocking[0]
+    told = " ".join(lines([worst])[0].removeprefix(worst.outcome).removesuffix(worst.why).split())
+    told += f"  {worst.why}" if worst.difference is None else ""
+    return told if len(blocking) == 1 else f"{told}  and {len(blocking) - 1} more"
 
 
 def _for_stage(options: Mapping[str, Any], stage: Stage) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from evalsuite.loop.hooks import Gated
 from evalsuite.trainers.events import Event, EventReader
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 POLL_S = 0.5
 SHOWN = 5  # verdicts in the table
@@ -66,7 +66,8 @@ class Lines:
         self.say(f"{checkpoint}: judging")
 
     def gated(self, checkpoint: str, verdict: Gated) -> None:
-        self.say(f"{checkpoint}: {verdict.outcome}  {verdict.line}")
+        cost = f"  ({verdict.cost['used']:.2f} of a full run)" if "used" in verdict.cost else ""
+        self.say(f"{checkpoint}: {verdict.outcome}  {verdict.line}{cost}")
 
     def close(self) -> None:
         self._follower.close()
@@ -77,7 +78,10 @@ class Lines:
 
 
 class Live:
-    """Stage, step, last verdicts and the cost saved, redrawn in place; out of the way while the gate draws its own."""
+    """Stage, step, last verdicts and the cost saved, redrawn in place; gone while the gate draws its own.
+
+    What stays on the screen is what was said, what the gates drew, and the table of all verdicts at the end.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -85,12 +89,14 @@ class Live:
 
         self._console = Console(stderr=True)
         self._live: RichLive | None = None
+        self._drawing = threading.Lock()  # a line said while the table first appears would land in the table
         self._follower = _Follower(self._on_event)
         self._stage, self._step = "", ""
         self._verdicts: list[tuple[str, Gated]] = []
 
     def say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        with self._drawing:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def stage(self, name: str, out: Path) -> None:
         self._stage, self._step = name, ""
@@ -99,7 +105,7 @@ class Live:
 
     def gating(self, checkpoint: str) -> None:
         self._hide()
-        self.say(f"{self._stage}: judging {checkpoint}")
+        self.say(f"{checkpoint}: judging")
 
     def gated(self, checkpoint: str, verdict: Gated) -> None:
         self._verdicts.append((checkpoint, verdict))
@@ -108,6 +114,9 @@ class Live:
     def close(self) -> None:
         self._follower.close()
         self._hide()
+        if self._verdicts:
+            self._stage, self._step = "", ""
+            self._console.print(self._table(len(self._verdicts)))
 
     def _on_event(self, event: Event) -> None:
         if event["kind"] == "step":
@@ -118,26 +127,36 @@ class Live:
     def _draw(self) -> None:
         from rich.live import Live as RichLive
 
-        if self._live is None:
-            self._live = RichLive(console=self._console, get_renderable=self._table, refresh_per_second=2)
-            self._live.start()
+        with self._drawing:
+            if self._live is None:
+                self._live = RichLive(
+                    console=self._console, get_renderable=self._table, refresh_per_second=2, transient=True
+                )
+                self._live.start()
 
     def _hide(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        with self._drawing:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
 
-    def _table(self) -> Table:
+    def _table(self, n: int = SHOWN) -> Group:
+        """The stage with its step, the last n verdicts, what they cost."""
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         colours = {"promote": "green", "block": "red", "hold": "yellow"}
-        table = Table(title=f"{self._stage}  {self._step}", caption=saved_line([v for _, v in self._verdicts]))
-        for column in ("checkpoint", "verdict", ""):
-            table.add_column(column)
-        for name, verdict in self._verdicts[-SHOWN:]:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for name, verdict in self._verdicts[-n:]:
             table.add_row(Text(name), Text(verdict.outcome, colours[verdict.outcome]), Text(verdict.line))
-        return table
+        saved = saved_line([verdict for _, verdict in self._verdicts])
+        head = f"{self._stage}  {self._step or 'training'}" if self._stage else ""
+        parts = ((head, Text(head, "bold")), (self._verdicts, table), (saved, Text(saved, "dim")))
+        return Group(*(part for there, part in parts if there))
 
 
 def view() -> View:

@@ -83,6 +83,7 @@ class Run:
         assert state["ended"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_loop_killed_at_each_of_its_write_points_in_turn_ends_as_one_that_was_not(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()

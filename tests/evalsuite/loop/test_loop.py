@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -416,7 +418,7 @@ def test_a_missing_recipe_names_the_one_that_is_near(tmp_path: Path) -> None:
 def test_plain_lines_tell_what_happened(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.run([{"name": "one"}], "pbb", view=Lines())
     said = capsys.readouterr().err.splitlines()
-    assert "one/step-1: promote  says promote" in said
+    assert "one/step-1: promote  says promote  (0.25 of a full run)" in said
     assert "one/step-1: promoted, generation 1" in said
     assert "one/step-3: stop (2 blocked in a row)" in said
     assert said[-1] == "one: stopped (3 checkpoints, 1 promoted, 2 blocked)"
@@ -426,6 +428,39 @@ def test_the_line_of_costs_counts_what_was_not_run() -> None:
     verdicts = [Gated("promote", "", "", {"used": 0.25}), Gated("block", "", "", {"used": 0.5}), Gated("hold", "", "")]
     assert saved_line(verdicts) == "2 verdicts for 0.75 runs of the suite, 1.25 saved"  # 2 − 0.75
     assert step_line({"step": 3, "loss": 0.25, "lr": 5e-7}) == "step 3  loss 0.25  lr 5e-07"
+
+
+@pytest.mark.parametrize("columns", [60, 120])
+def test_on_a_terminal_the_table_is_gone_while_a_gate_draws_and_stands_whole_at_the_end(
+    bench: Bench, columns: int
+) -> None:
+    from rich.console import Console
+
+    from evalsuite.loop.view import Live
+
+    view, screen = Live(), StringIO()
+    view._console = Console(file=screen, force_terminal=True, width=columns, color_system=None)
+    drawn: list[bool] = []
+
+    def gate(path: Path, stage: Stage) -> Gated:
+        drawn.append(view._live is not None)
+        return bench.world.gate(path, stage)
+
+    bench.run([{"name": "one"}], "pbp", Hooks(gate, bench.world.promote), view)
+    assert view._live is not None
+    view.close()
+    assert drawn == [False, False, False]
+    plain = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", screen.getvalue())
+    lines = [line.split("\r")[-1].rstrip() for line in plain.split("\n")]
+    assert lines[-5:] == [
+        "one/step-1  promote  says promote",
+        "one/step-2  block    says block",
+        "one/step-3  promote  says promote",
+        "3 verdicts for 0.75 runs of the suite, 2.25 saved",  # 3 − 3 × 0.25
+        "",
+    ]
+    assert sum(line.endswith("one/step-1: judging") for line in lines) == 1
+    assert max(map(len, lines)) <= columns
 
 
 def test_the_live_table_shows_stage_step_and_verdicts(tmp_path: Path) -> None:
