@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from scipy import stats as oracle
 
+from evalsuite.gate.judge import prepare
 from evalsuite.gate.policy import Floor, Method, Policy, Rule
 from evalsuite.gate.verdict import Verdict, lines
 from evalsuite.scorecard import Result
+from evalsuite.stats.bounds import bounds
 from tests.evalsuite.cards import make_card, make_result
-from tests.evalsuite.gate.cards import card, duel, found, ruled
+from tests.evalsuite.gate.cards import card, duel, facts_of, found, ruled
 
 TEN = Policy(anchor=None)
 
@@ -103,6 +105,15 @@ def test_a_floor_keeps_its_benchmark_going_after_the_pair_has_cleared() -> None:
     pair = found(verdict, "must_not_regress")
     assert pair.outcome == "pass"
     assert (found(verdict, "floor").n, pair.n < 400) == (400, True)
+
+
+def test_early_blocks_are_shared_out_over_pairs_floors_and_ceilings_alike() -> None:
+    policy = replace(TEN, safety={"a": Floor(floor=0.5, ceiling=0.9)}, rules={"c": Rule(tier="advisory")})
+    new, old = duel(a=(hits(9, 10), hits(9, 10)), b=(hits(9, 10), hits(9, 10)), c=(hits(9, 10), hits(9, 10)))
+    digests = {"candidate": "a" * 64, "champion": "b" * 64, "anchor": "c" * 64}
+    prepared = prepare(policy, {"digest": "s", "regime": "r"}, digests, facts_of(new, old))
+    shared = bounds("obf", 0.025 / 6, tuple(k / 10 for k in range(1, 11)))  # a and b twice, a floor, a ceiling
+    assert {p.block for p in prepared.pairs} == {f.block for f in prepared.floors} == {shared}
 
 
 KINDS = {f"q{i}": "harmful" if i < 100 else "benign" for i in range(400)}
