@@ -154,6 +154,16 @@ def test_a_folder_may_be_named_as_the_reference(house: House) -> None:
     assert house.run("promote", house.folder("same"))[0] == 2
 
 
+def test_another_chat_template_than_the_champions_must_be_accepted(house: House) -> None:
+    house.promoted("first", "--bootstrap")
+    (house.root / "same" / "chat_template.jinja").write_text("{{ messages }} and go")
+    code, out, _ = house.gate("same")
+    assert (code, out.split(":")[0]) == (1, "block")
+    assert "the champion's is" in out
+    assert house.sides["same"].numbers() == []
+    assert house.gate("same", "--accept-template")[0] == 0
+
+
 # -- promotion --
 
 

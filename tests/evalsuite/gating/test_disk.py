@@ -52,7 +52,7 @@ def test_read_only_results_are_one_line_for_a_person(world: World, monkeypatch: 
     with monkeypatch.context() as patch:
         for call in ("open", "mkdir"):
             refuse(patch, call, part, errno.EROFS)
-        with pytest.raises((JournalError, RegistryError), match="Read-only file system.*--results") as failed:
+        with pytest.raises((JournalError, RegistryError), match=r"Read-only file system.*--results") as failed:
             world.gate(mine, Checkpoint("old"))
     assert failed.value.exit_code == 2
     assert "\n" not in str(failed.value)
