@@ -12,15 +12,16 @@ from typing import Any
 from evalsuite.checkpoint import Checkpoint, digest_of, open_checkpoint
 from evalsuite.checkpoint.files import read_json
 from evalsuite.errors import CheckpointError, EvalsuiteError, LostRace, RegistryError, UsageError
+from evalsuite.gate.verdict import from_raw, outcome_of
 from evalsuite.notify import notify
 from evalsuite.registry import Event, Ref, Registry
 from evalsuite.registry.manifest import manifest_of
-from evalsuite.registry.refs import moves
+from evalsuite.registry.refs import check_name, moves
 
-__all__ = ["JUDGED", "NotPromoted", "Promoted", "Regate", "manifest_of", "promote"]
+__all__ = ["CHOSEN", "NotPromoted", "Promoted", "Regate", "manifest_of", "promote"]
 
-JUDGED = ("champion", "release")
-"""Refs that need a verdict; the others are pointed by a person."""
+CHOSEN = ("anchor", "candidate")
+"""Refs that a person points; the champion needs a verdict, and the release a look (see release.py)."""
 
 Regate = Callable[[Path], str]
 """Gates a checkpoint again, against the champion there is now; returns the digest of the recorded verdict."""
@@ -69,6 +70,14 @@ class _Ruling:
 
 
 @dataclass(frozen=True, slots=True)
+class _Why:
+    """What a person says for the log: of the promotion, and of a policy that is not the champion's."""
+
+    reason: str
+    new_policy: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Reader:
     """How the checkpoint's folder is read, the same way each time: its digest depends on it."""
 
@@ -83,7 +92,7 @@ class _Reader:
     def check(self, checkpoint: Checkpoint) -> None:
         """Raises CheckpointError when the folder is no longer what was opened.
 
-        Large files count as unchanged while size, modification time and inode are; `paranoid` reads every byte.
+        Large files count as unchanged while size, inode and times of change are; `paranoid` reads every byte.
         """
         again = _read_all(checkpoint) if self.paranoid else self.open().files
         if digest_of(again) != checkpoint.digest:
@@ -101,6 +110,7 @@ def promote(
     ref: str = "champion",
     verdict: str | None = None,
     policy_digest: str | None = None,
+    new_policy: str = "",
     reason: str = "",
     paranoid: bool = False,
     allow_pickle: bool = False,
@@ -108,21 +118,23 @@ def promote(
     retries: int = 0,
     regate: Regate | None = None,
 ) -> Promoted:
-    """Points a ref to a checkpoint. champion and release need a verdict that is final and says promote.
+    """Points a ref to a checkpoint. The champion needs a verdict that is final and says promote.
 
     `verdict` is the digest of the one meant, the newest on this checkpoint when None; `policy_digest` is the policy it
-    must have been made by. When the champion was replaced since (LostRace), up to `retries` times `regate` is called,
-    or, without it, a newer verdict is looked for. Raises NotPromoted, LostRace, RegistryError, CheckpointError.
+    must have been made by, else the one that the present champion was judged by, unless `new_policy` says why another
+    is right. When the champion was replaced since (LostRace), up to `retries` times `regate` is called, or, without it,
+    a newer verdict is looked for. Raises NotPromoted, LostRace, RegistryError, CheckpointError, UsageError.
     """
+    _check_asked(checkpoint_path, ref, new_policy)
     reader = _Reader(checkpoint_path, allow_pickle, trust_remote_code, paranoid)
     _refuse_reward_model(checkpoint_path.expanduser())
     checkpoint = reader.open()
-    if ref not in JUDGED:
+    if ref in CHOSEN:
         return _point(registry, checkpoint, reader, ref, reason)
     while True:
         ruling = _ruling(registry, checkpoint, ref, verdict, policy_digest)
         try:
-            return _promote(registry, checkpoint, reader, ref, ruling, reason)
+            return _promote(registry, checkpoint, reader, ruling, _Why(reason, new_policy.strip()))
         except LostRace:
             if not retries:
                 raise
@@ -133,6 +145,17 @@ def promote(
 
 
 # -- may it? --
+
+
+def _check_asked(folder: Path, ref: str, new_policy: str) -> None:
+    check_name(ref)
+    if ref == "release":
+        raise RegistryError(
+            "a release is a checkpoint that was looked at on the unseen suite and passed; run evalsuite release "
+            f"{folder}, which moves the ref itself"
+        )
+    if new_policy and ref in CHOSEN:
+        raise UsageError(f"{ref} is chosen without a verdict, so no policy is compared; leave --new-policy out")
 
 
 def _refuse_reward_model(folder: Path) -> None:
@@ -161,16 +184,33 @@ def _ruling(
             f"run {gate} with the required --policy"
         )
     ruling = _Ruling(newest, verdict, registry.override_of(newest))
+    _check_whole(ruling, ref, gate)
     _check_outcome(ruling, checkpoint, gate)
     return ruling
+
+
+def _check_whole(ruling: _Ruling, ref: str, gate: str) -> None:
+    """The outcome follows from the findings: an edited verdict is no verdict, whoever has recorded it."""
+    short = ruling.digest[:12]
+    try:
+        verdict = from_raw(ruling.verdict)
+    except UsageError as error:
+        raise RegistryError(f"verdict {short}: {error}; run {gate}") from error
+    if verdict.ref != ref:
+        raise RegistryError(f"verdict {short} was asked for {verdict.ref!r}, not for {ref!r}; run {gate}")
+    if not verdict.final or verdict.needs:
+        raise RegistryError(f"verdict {short} is not final; run {gate} to its end")
+    if verdict.outcome != (due := outcome_of(verdict.findings)):
+        raise RegistryError(
+            f"verdict {short} says {verdict.outcome!r} and its findings come to {due!r}: it was not made by a gate; "
+            f"run {gate}"
+        )
 
 
 def _check_outcome(ruling: _Ruling, checkpoint: Checkpoint, gate: str) -> None:
     verdict, short = ruling.verdict, ruling.digest[:12]
     if verdict["candidate"]["digest"] != checkpoint.digest:
         raise RegistryError(f"verdict {short} is on another checkpoint ({verdict['candidate']['name']!r}); run {gate}")
-    if not verdict["final"]:
-        raise RegistryError(f"verdict {short} is not final; run {gate} to its end")
     outcome = verdict["outcome"]
     if outcome != "promote" and ruling.overridden is None:
         raise NotPromoted(
@@ -178,7 +218,7 @@ def _check_outcome(ruling: _Ruling, checkpoint: Checkpoint, gate: str) -> None:
             f"the same: evalsuite gate override {short} --reason TEXT --by NAME",
             outcome,
         )
-    if verdict["champion"] is None and not verdict["bootstrap"] and verdict["ref"] == "champion":
+    if verdict["champion"] is None and not verdict["bootstrap"]:
         raise RegistryError(f"verdict {short} was made without a champion; first checkpoint? run {gate} --bootstrap")
 
 
@@ -187,50 +227,100 @@ def _newer(registry: Registry, checkpoint: Checkpoint, ref: str, ruling: _Ruling
     return found[0] if found and found[0] != ruling.digest else None
 
 
+def _policy_change(registry: Registry, ruling: _Ruling, new_policy: str) -> dict[str, str]:
+    """What the event says of a policy that is not the champion's: nothing where it is the same or nothing to compare.
+
+    Raises RegistryError where nobody said why: with a policy of one's own choice anything can be promoted.
+    """
+    current = registry.ref("champion")
+    if current is None or current.generation != ruling.generation:
+        return {}  # the first one, or a race that is lost anyway
+    before, now = _policy_of(registry, current), ruling.verdict["policy"]
+    if before in (None, now):
+        return {}
+    if not new_policy:
+        raise RegistryError(
+            f"verdict {ruling.digest[:12]} was made by policy {now[:12]}, that of the champion by {before[:12]}; gate "
+            "with the champion's policy, or: evalsuite promote … --new-policy REASON accepts it; it is logged"
+        )
+    return {"policy": now, "new_policy": new_policy}
+
+
+def _policy_of(registry: Registry, champion: Ref) -> str | None:
+    """The policy of the verdict that made the champion; None when it was pointed without one."""
+    verdict = registry.events()[champion.event_seq - 1].verdict
+    return str(registry.get(verdict)["policy"]) if verdict else None
+
+
 # -- do it --
 
 
-def _promote(
-    registry: Registry, checkpoint: Checkpoint, reader: _Reader, ref: str, ruling: _Ruling, reason: str
-) -> Promoted:
-    """One compare-and-swap. Only the champion's generation is compared: a release replaces whatever was released."""
-    done = _already(registry, ref, checkpoint, ruling)
+def _promote(registry: Registry, checkpoint: Checkpoint, reader: _Reader, ruling: _Ruling, why: _Why) -> Promoted:
+    """One compare-and-swap on the champion's generation."""
+    done = _already(registry, checkpoint, ruling)
     if done is None:
-        by = ruling.overridden_by
-        override = {"overridden_by": by, "override": ruling.overridden.seq} if ruling.overridden else {}
+        change = _policy_change(registry, ruling, why.new_policy)
         try:
-            moved = registry.promote(
-                ref,
-                checkpoint_id=checkpoint.digest,
-                manifest=manifest_of(checkpoint, _evidence(ruling)),
-                expected_generation=ruling.generation if ref == "champion" else None,
-                verdict=ruling.digest,
-                reason=reason,
-                event="bootstrap" if ref == "champion" and ruling.verdict["bootstrap"] else "promote",
-                detail=override,
-                check=lambda: reader.check(checkpoint),
-            )
+            moved = _swap(registry, checkpoint, reader, ruling, why.reason, change)
         except LostRace:
             # The race may have been lost to a process that promoted this very verdict.
-            done = _already(registry, ref, checkpoint, ruling)
+            done = _already(registry, checkpoint, ruling)
             if done is None:
                 raise
         else:
-            told = _tell(registry, ruling, {"ref": ref, "generation": moved.generation, "overridden_by": by})
-            done = _promoted(ref, moved, checkpoint, ruling, warnings=told)
-    if ref == "champion":
-        _set_first_anchor(registry)
+            by = ruling.overridden_by
+            told = _tell(registry, ruling, {"ref": "champion", "generation": moved.generation, "overridden_by": by})
+            done = _promoted("champion", moved, checkpoint, ruling, warnings=told)
+    _set_first_anchor(registry)
     return done
 
 
-def _already(registry: Registry, ref: str, checkpoint: Checkpoint, ruling: _Ruling) -> Promoted | None:
+def _swap(
+    registry: Registry,
+    checkpoint: Checkpoint,
+    reader: _Reader,
+    ruling: _Ruling,
+    reason: str,
+    change: Mapping[str, str],
+) -> Ref:
+    def check() -> None:
+        reader.check(checkpoint)
+        _check_declared(checkpoint, ruling)
+
+    override = {"overridden_by": ruling.overridden_by, "override": ruling.overridden.seq} if ruling.overridden else {}
+    return registry.promote(
+        "champion",
+        checkpoint_id=checkpoint.digest,
+        manifest=manifest_of(checkpoint, _evidence(ruling)),
+        expected_generation=ruling.generation,
+        verdict=ruling.digest,
+        reason=reason,
+        event="bootstrap" if ruling.verdict["bootstrap"] else "promote",
+        detail={**override, **change},
+        check=check,
+    )
+
+
+def _check_declared(checkpoint: Checkpoint, ruling: _Ruling) -> None:
+    """What the trainer says of the data is outside the checkpoint's digest, and the gate has judged by it."""
+    declared, path = ruling.verdict.get("declared"), checkpoint.path / "evalsuite.json"
+    if declared is None:
+        return  # a verdict from before this was kept
+    if declared != (hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""):
+        raise CheckpointError(
+            f"{path}: changed since it was judged; nothing was promoted: restore it, or run evalsuite gate "
+            f"{checkpoint.path}"
+        )
+
+
+def _already(registry: Registry, checkpoint: Checkpoint, ruling: _Ruling) -> Promoted | None:
     """The promotion by this verdict, when it was made before: the command was killed, or is simply typed again."""
-    current = registry.ref(ref)
+    current = registry.ref("champion")
     if current is None or current.id != checkpoint.digest:
         return None
     if registry.events()[current.event_seq - 1].verdict != ruling.digest:
         return None
-    return _promoted(ref, current, checkpoint, ruling, already=True)
+    return _promoted("champion", current, checkpoint, ruling, already=True)
 
 
 def _promoted(

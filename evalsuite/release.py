@@ -14,7 +14,7 @@ from evalsuite import scorecard, unseen
 from evalsuite.checkpoint import Checkpoint, open_checkpoint
 from evalsuite.errors import CheckpointError, Incomplete, RegistryError, UsageError
 from evalsuite.gate.facts import Facts, Items, Training
-from evalsuite.gate.policy import Floor, Policy
+from evalsuite.gate.policy import Floor, Policy, Unseen
 from evalsuite.gate.verdict import Finding
 from evalsuite.registry import Event, Registry
 from evalsuite.registry.chain import utc_now
@@ -196,6 +196,31 @@ def _note_decontam(wanted: Release, findings: Sequence[Finding]) -> None:
     told = [{"benchmark": f.benchmark, "outcome": f.outcome, "why": f.why} for f in findings]
     detail = {"suite": dict(wanted.ask.suite), "findings": told}
     unseen.note(wanted.registry, "decontam", wanted.checkpoint.digest, "", detail)
+
+
+def refuse_raised(rule: Unseen, allowed: Unseen) -> None:
+    """Raises UsageError where a rule, changed on the command line, gives more than the policy allows.
+
+    A step of one's own is refused where the policy has none: it could be finer than max(0.5 points, standard error).
+    """
+    finer = rule.eta is None if allowed.eta is not None else rule.eta is not None
+    if rule.eta is not None and allowed.eta is not None:
+        finer = rule.eta < allowed.eta
+    wrong = [
+        f"unseen.{name} is {_word(getattr(rule, name))}, the policy allows {_word(getattr(allowed, name))}"
+        for name, more in {
+            "per_candidate": rule.per_candidate > allowed.per_candidate,
+            "per_90_days": rule.per_90_days > allowed.per_90_days,
+            "eta": finer,
+        }.items()
+        if more
+    ]
+    if wrong:
+        raise UsageError(f"--set: {'; '.join(wrong)}. Here it may only be lowered; what is allowed is said by --policy")
+
+
+def _word(value: float | None) -> str:
+    return "auto" if value is None else f"{value:g}"
 
 
 # -- what was seen --

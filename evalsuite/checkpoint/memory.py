@@ -28,7 +28,7 @@ def cache_folder() -> Path:
 
 
 def facts(path: Path, examine: Callable[[Path], FileFacts]) -> FileFacts:
-    """`examine(path)`, remembered for large files until path, size, modification time or inode differ.
+    """`examine(path)`, remembered for large files until path, size, inode or a time of change differ.
 
     Raises CheckpointError when the file changes while it is read.
     """
@@ -42,14 +42,16 @@ def facts(path: Path, examine: Callable[[Path], FileFacts]) -> FileFacts:
     found = examine(path)
     if _identity(real) != identity:
         raise CheckpointError(f"{path}: changed while it was read; wait until the trainer or the copy is done")
-    if time.time_ns() - identity["mtime_ns"] > RACY_S * 1e9:
+    if time.time_ns() - max(identity["mtime_ns"], identity["ctime_ns"]) > RACY_S * 1e9:
         _remember(real, identity, found)
     return found
 
 
 def _identity(path: Path) -> dict[str, int]:
     stat = path.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
+    # Whoever writes can put the modification time back, and only the system sets that of the last change.
+    times = {"mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
+    return {"size": stat.st_size, "inode": stat.st_ino, **times}
 
 
 def _entry(path: Path) -> Path:

@@ -11,19 +11,21 @@ import click
 EPILOG = """\b
 Examples:
   evalsuite promote run/step-2000
-  evalsuite promote run/step-2000 --retry 2
+  evalsuite promote run/step-2000 --new-policy "gsm8k may now lose 1 point, see decision 12"
+  evalsuite gate run/step-2000 --promote --retry 2     gates again when the champion was replaced
   evalsuite promote base-sft --ref anchor --reason "what every later model is held against"
 
-champion and release need a verdict of the gate, and the champion must still be the one it was judged against: if it
-was replaced meanwhile, this exits with 4 and changes nothing. anchor and candidate are chosen by a person. Exits with 1
-when the verdict is block, with 3 when it is hold, with 2 for anything that is missing or broken."""
+The champion needs a verdict of the gate, by the policy that the present champion was judged by, and that must still be
+the one it was judged against: if it was replaced meanwhile, this exits with 4 and changes nothing. anchor and candidate
+are chosen by a person; the release is made by evalsuite release. Exits with 1 when the verdict is block, with 3 when it
+is hold, with 2 for anything that is missing or broken."""
 
 
 @click.command("promote", epilog=EPILOG)
 @click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
 @click.option(
     "--ref",
-    type=click.Choice(["champion", "anchor", "candidate", "release"]),
+    type=click.Choice(["champion", "anchor", "candidate"]),
     default="champion",
     show_default=True,
     help="What the checkpoint becomes.",
@@ -34,7 +36,11 @@ when the verdict is block, with 3 when it is hold, with 2 for anything that is m
     type=click.IntRange(0),
     default=0,
     metavar="N",
-    help="Gate again, N times, when the champion was replaced.",
+    help="When the champion was replaced: look N times for a newer verdict on CKPT; to gate again instead: evalsuite "
+    "gate CKPT --promote --retry N.",
+)
+@click.option(
+    "--new-policy", default="", metavar="REASON", help="Why a verdict by another policy than the champion's counts."
 )
 @click.option("--reason", default="", help="Why, for the log; an anchor needs one.")
 @click.option("--paranoid", is_flag=True, help="Read every byte of the weights again.")
@@ -54,6 +60,7 @@ def command(
     ref: str,
     verdict: str | None,
     retry: int,
+    new_policy: str,
     reason: str,
     paranoid: bool,
     allow_pickle: bool,
@@ -62,7 +69,7 @@ def command(
     results: Path,
     as_json: bool,
 ) -> None:
-    """Make CKPT the champion, by its verdict; or the anchor, the candidate or the release."""
+    """Make CKPT the champion, by its verdict; or, chosen by a person, the anchor or the candidate."""
     from dataclasses import asdict
 
     from evalsuite.promotion import promote
@@ -74,6 +81,7 @@ def command(
         checkpoint,
         ref=ref,
         verdict=verdict,
+        new_policy=new_policy,
         reason=reason,
         paranoid=paranoid,
         allow_pickle=allow_pickle,

@@ -15,7 +15,9 @@ from evalsuite.cli.judge import judge_options
 from evalsuite.cli.options import complete_suites, data_options, folder_options
 
 if TYPE_CHECKING:
+    from evalsuite.gate.policy import Policy
     from evalsuite.release import Outcome, Planned, Release
+    from evalsuite.suite import Suite
 
 EPILOG = """\b
 Examples:
@@ -55,7 +57,7 @@ WHOLE: Mapping[str, Any] = {
     "--suite", default="tulu3-unseen", show_default=True, shell_complete=complete_suites, help="The unseen suite."
 )
 @click.option("--policy", metavar="NAME|FILE", help="What must be shown.  [default: the shipped one of the suite]")
-@click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Over the policy, such as unseen.eta=0.01.")
+@click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Over the policy; unseen.* only downwards.")
 @click.option("--reason", default="", help="Why, for the ledger; --unseal needs one.")
 @click.option("--dry-run", is_flag=True, help="Say what would be spent; read and write nothing.")
 @click.option("--status", "as_status", is_flag=True, help="Show the budget and who looked when.")
@@ -106,7 +108,6 @@ def _wanted(registry: Any, options: Mapping[str, Any]) -> Release:
     from functools import partial
 
     from evalsuite.checkpoint import open_checkpoint
-    from evalsuite.gate.reading import load_policy
     from evalsuite.gating.evidence import training_of
     from evalsuite.release import Release
     from evalsuite.suite import load_suite
@@ -120,12 +121,23 @@ def _wanted(registry: Any, options: Mapping[str, Any]) -> Release:
         registry=registry,
         checkpoint=checkpoint,
         suite=suite,
-        policy=load_policy(options["policy"], options["sets"], suite=suite),
+        policy=_policy(options, suite),
         results=options["results"],
         training=training_of(checkpoint.path, options["results"], [b.name for b in suite.columns.values()]),
         reason=options["reason"],
         reopen=partial(open_checkpoint, **flags),
     )
+
+
+def _policy(options: Mapping[str, Any], suite: Suite) -> Policy:
+    """The release policy, which `--set` may not make more generous with looks."""
+    from evalsuite.gate.reading import load_policy
+    from evalsuite.release import refuse_raised
+
+    policy = load_policy(options["policy"], options["sets"], suite=suite)
+    others = [line for line in options["sets"] if line.split("=")[0].strip().split(".")[0] != "unseen"]
+    refuse_raised(policy.unseen, load_policy(options["policy"], others, suite=suite).unseen)
+    return policy
 
 
 def _foreseen(wanted: Release, plan: Planned) -> tuple[dict[str, Any], list[str]]:
@@ -193,13 +205,12 @@ def _unseal(registry: Any, options: Mapping[str, Any]) -> int:
 
 
 def _status(registry: Any, options: Mapping[str, Any]) -> int:
-    from evalsuite.gate.reading import load_policy
     from evalsuite.registry.chain import utc_now
     from evalsuite.release import status
     from evalsuite.suite import load_suite
 
     suite = load_suite(options["suite"], options["extra"])
-    raw = status(registry, load_policy(options["policy"], options["sets"], suite=suite), utc_now())
+    raw = status(registry, _policy(options, suite), utc_now())
     budget = raw["budget"]
     when = f"; the next is free on {budget['free_at'][:16].replace('T', ' ')} UTC" if budget["free_at"] else ""
     lines = [f"{budget['left']} of {budget['per_90_days']} looks in 90 days are left{when}"]

@@ -12,6 +12,7 @@ EPILOG = """\b
 Examples:
   evalsuite rollback --reason "answers in the wrong language"
   evalsuite rollback --to 3 --reason "generation 4 was trained on leaked data"
+  evalsuite rollback --ref release --reason "withdrawn"
 
 Nothing is erased: the log keeps every generation (evalsuite registry log)."""
 

@@ -21,12 +21,13 @@ from typing import Any, Self
 
 from evalsuite.errors import LostRace, RegistryError
 from evalsuite.registry import checking, durable
-from evalsuite.registry.chain import Chain, Event, code_identity, utc_now
+from evalsuite.registry.chain import GENESIS, Chain, Event, code_identity, utc_now
 from evalsuite.registry.faults import FAULTS, reached
 from evalsuite.registry.lock import LOCK_KINDS, TERM_S, LockKind, held
 from evalsuite.registry.recovery import recover
 from evalsuite.registry.refs import MOVES, REFS, Ref, Refs, moves, ref_of, rolled_back
 from evalsuite.registry.store import Store
+from evalsuite.registry.unlogged import unlogged
 
 __all__ = ["FAULTS", "LOCK_KINDS", "MOVES", "REFS", "Chain", "Event", "LockKind", "Ref", "Registry"]
 
@@ -122,12 +123,18 @@ class Registry:
         Takes no lock: a fault counts when a second look, after the pause, finds it too; a writer may be between two
         steps.
         """
-        found = self._faults()
-        if found:
-            time.sleep(pause_s)
-            again = set(self._faults())
-            found = tuple(fault for fault in found if fault in again)
-        return found
+        return _twice(self._faults, pause_s)
+
+    def unlogged(self, pause_s: float = 0.1) -> tuple[str, ...]:
+        """What lies beside the log and in the results folder, and no event tells of: the log was cut, or a command
+        killed before its last line. No fault by itself; looked for twice, as `verify` does.
+        """
+        return _twice(self._unlogged, pause_s)
+
+    def head(self) -> tuple[int, str]:
+        """(seq, hash) of the newest event; (0, zeros) of an empty log. Kept elsewhere, it shows that no end was cut."""
+        events = self.events()
+        return (events[-1].seq, events[-1].hash) if events else (0, GENESIS)
 
     # -- writing --
 
@@ -247,6 +254,20 @@ class Registry:
     def _faults(self) -> tuple[str, ...]:
         with durable.step("reading the registry", self.root):
             return checking.faults(self.log, self.peeks, self._refs, self._store)
+
+    def _unlogged(self) -> tuple[str, ...]:
+        with durable.step("reading the registry", self.root):
+            return unlogged(self.log, self.peeks, self._store, self.root.parent)
+
+
+def _twice(look: Callable[[], tuple[str, ...]], pause_s: float) -> tuple[str, ...]:
+    """What is found now and after the pause too."""
+    found = look()
+    if not found:
+        return found
+    time.sleep(pause_s)
+    again = set(look())
+    return tuple(each for each in found if each in again)
 
 
 def _moved(name: str, current: Ref | None, expected: int) -> str:

@@ -27,7 +27,7 @@ class Store:
         """Stores an object and returns its digest; storing it again changes nothing."""
         data = canonical(obj)
         name = hashlib.sha256(data).hexdigest()
-        path = self._path(name)
+        path = self.path(name)
         if path.is_file():
             self._read(path, name)
             return name
@@ -39,10 +39,10 @@ class Store:
     def get(self, name: str) -> Any:
         """The object of a digest or of its beginning. Raises RegistryError: unknown, ambiguous, damaged."""
         full = self.find(name)
-        return json.loads(self._read(self._path(full), full))
+        return json.loads(self._read(self.path(full), full))
 
     def has(self, name: str) -> bool:
-        return self._path(name).is_file()
+        return self.path(name).is_file()
 
     def find(self, name: str) -> str:
         """The whole digest that begins with `name` ("sha256:" may stand before it)."""
@@ -78,7 +78,8 @@ class Store:
             with suppress(OSError):
                 part.unlink()
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Where the object of a whole digest is, or would be."""
         return self._folder(name) / name[2:]
 
     def _folder(self, name: str) -> Path:

@@ -439,6 +439,7 @@ class Counting:
         self.read: list[str] = []
         monkeypatch.setenv("EVALSUITE_CACHE", str(cache))
         monkeypatch.setattr(filefacts, "LARGE", 10_000)  # bytes
+        monkeypatch.setattr(filefacts, "RACY_S", 0.0)  # nobody can make the time of the last change an old one
         monkeypatch.setattr("evalsuite.checkpoint.examine_weights", self)
 
     def __call__(self, path: Path) -> Any:
@@ -478,9 +479,25 @@ def test_a_file_that_was_just_written_is_not_remembered(
 ) -> None:
     """Its clock has ticks: another write within the same one would look like the same file."""
     counting = Counting(monkeypatch, tmp_path / "cache")
-    os.utime(folder / "model.safetensors")
+    monkeypatch.setattr(filefacts, "RACY_S", 60.0)
+    age(folder / "model.safetensors", 600)
     open_checkpoint(folder)
     open_checkpoint(folder)
+    assert len(counting.read) == 2
+
+
+def test_weights_rewritten_in_place_are_read_again_though_their_time_was_put_back(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch, tmp_path / "cache")
+    weights = folder / "model.safetensors"
+    age(weights, 60)
+    before, first = weights.stat(), open_checkpoint(folder)
+    poke(weights, 0, 0x3F800000)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = weights.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert open_checkpoint(folder).digest != first.digest
     assert len(counting.read) == 2
 
 

@@ -20,6 +20,7 @@ from evalsuite.cli import rollback as rollback_cli
 from evalsuite.errors import CheckpointError, EvalsuiteError, LostRace, RegistryError, UsageError
 from evalsuite.promotion import NotPromoted, manifest_of, promote
 from evalsuite.registry import FAULTS, Registry
+from evalsuite.registry.refs import content, moves, ref_of
 from tests.evalsuite.registry.places import killed_at, memory_folder
 
 
@@ -48,21 +49,37 @@ def registry(tmp_path: Path) -> Registry:
     return Registry.at(tmp_path / "results", actor="tester", host="here")
 
 
+def finding(outcome: str) -> dict[str, Any]:
+    return {"benchmark": "gsm8k", "rule": "must_not_regress", "outcome": outcome, "why": "as it came out"}
+
+
+POLICY = {"version": 1}
+
+
 def judge(registry: Registry, folder: Path, outcome: str = "promote", **facts: Any) -> str:
-    """Records a verdict on a checkpoint against the champion of now, as the gate does."""
+    """Records a verdict on a checkpoint against the champion of now, as the gate does; `policy` is put too."""
     checkpoint, champion = open_checkpoint(folder), registry.ref("champion")
     against = {"name": "old", "digest": champion.id, "generation": champion.generation} if champion else None
-    policy = registry.put({"version": 1, "notify": [{"file": str(registry.root.parent / "gate.md")}]})
+    told = [{"file": str(registry.root.parent / "gate.md")}]
+    policy = registry.put({**facts.pop("policy", POLICY), "notify": told})
     verdict = {
         "schema": "gate/1",
+        "gate_id": "9a" * 32,
         "policy": policy,
+        "policy_name": "house",
         "suite": {"name": "dev", "digest": "cc", "regime": "r"},
         "ref": "champion",
         "candidate": {"name": checkpoint.name, "digest": checkpoint.digest},
         "champion": against,
+        "anchor": None,
+        "attempt": 1,
         "bootstrap": against is None,
         "outcome": outcome,
-        "findings": [],
+        "findings": [finding("pass"), finding({"promote": "pass"}.get(outcome, outcome))],
+        "cost": {},
+        "blind": {},
+        "pairs": 1,
+        "settings": [],
         "final": True,
         **facts,
     }
@@ -187,6 +204,11 @@ def test_an_override_does_not_outlive_its_verdict(registry: Registry, tmp_path: 
     ("facts", "message"),
     [
         ({"final": False}, "is not final"),
+        ({"needs": {"gsm8k": 264}}, "is not final"),
+        ({"findings": [finding("pass"), finding("block")]}, "says 'promote' and its findings come to 'block'"),
+        ({"findings": [finding("error")]}, "says 'promote' and its findings come to 'hold'"),
+        ({"findings": [{"outcome": "pass"}]}, "not a verdict"),
+        ({"schema": "gate/9"}, "not a verdict"),
         ({"bootstrap": False}, "first checkpoint"),
         ({"candidate": {"name": "other", "digest": "ff"}}, "on another checkpoint"),
     ],
@@ -257,12 +279,96 @@ def test_an_anchor_is_chosen_with_a_reason_and_without_a_verdict(registry: Regis
     assert registry.refs()["anchor"].id == done.id
 
 
-def test_a_release_needs_a_verdict_of_its_own(registry: Registry, tmp_path: Path) -> None:
-    champion_of(registry, make_checkpoint(tmp_path / "a"))
-    with pytest.raises(RegistryError, match="no verdict on it for 'release'"):
-        promote(registry, tmp_path / "a", ref="release")
-    judge(registry, tmp_path / "a", ref="release")
-    assert promote(registry, tmp_path / "a", ref="release").generation == 1
+def test_the_release_is_moved_by_evalsuite_release_alone(registry: Registry, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "a")
+    judge(registry, folder, ref="release")
+    with pytest.raises(RegistryError, match=f"run evalsuite release {folder}"):
+        promote(registry, folder, ref="release", reason="because")
+    assert registry.refs() == {}
+    assert run(promote_cli.command, folder, "--ref", "release", "--results", tmp_path / "results").exit_code == 2
+
+
+def test_a_verdict_for_another_ref_makes_no_champion(registry: Registry, tmp_path: Path) -> None:
+    """Recorded for the champion by hand, though the gate was asked for the release."""
+    folder = make_checkpoint(tmp_path / "a")
+    verdict = judge(registry, folder, ref="release")
+    with pytest.raises(RegistryError, match="no verdict on it for 'champion'"):
+        promote(registry, folder)
+    registry.record("verdict", ref="champion", id=open_checkpoint(folder).digest, verdict=verdict)
+    with pytest.raises(RegistryError, match="asked for 'release', not for 'champion'"):
+        promote(registry, folder)
+
+
+def test_a_verdict_by_another_policy_than_the_champions_needs_a_reason(registry: Registry, tmp_path: Path) -> None:
+    champion_of(registry, make_checkpoint(tmp_path / "a", 1.0))
+    b = make_checkpoint(tmp_path / "b", 2.0)
+    lax = registry.get(judge(registry, b, policy={"version": 1, "infra": []}))["policy"]
+    before = registry.events()
+    strict = registry.get(str(before[0].verdict))["policy"]
+    with pytest.raises(RegistryError, match=f"by policy {lax[:12]}, that of the champion by {strict[:12]}") as caught:
+        promote(registry, b)
+    assert "--new-policy REASON" in str(caught.value)
+    assert (caught.value.exit_code, registry.events()) == (2, before)
+    assert promote(registry, b, new_policy="no chat template here").generation == 2
+    detail = registry.events()[-1].detail
+    assert (detail["policy"], detail["new_policy"]) == (lax, "no chat template here")
+
+    c = make_checkpoint(tmp_path / "c", 3.0)
+    judge(registry, c, policy={"version": 1, "infra": []})  # the champion's own policy by now
+    assert promote(registry, c, new_policy="as before").generation == 3
+    assert "new_policy" not in registry.events()[-1].detail
+
+
+def test_after_a_rollback_the_policy_of_the_checkpoint_that_is_back_counts(registry: Registry, tmp_path: Path) -> None:
+    champion_of(registry, make_checkpoint(tmp_path / "a", 1.0))
+    b, c = make_checkpoint(tmp_path / "b", 2.0), make_checkpoint(tmp_path / "c", 3.0)
+    judge(registry, b, policy={"version": 1, "infra": []})
+    promote(registry, b, new_policy="a try")
+    registry.rollback("champion", to=1, reason="it failed")
+    judge(registry, c)
+    assert promote(registry, c).generation == 4
+
+
+def test_a_race_that_was_lost_to_another_policy_is_a_lost_race(registry: Registry, tmp_path: Path) -> None:
+    champion_of(registry, make_checkpoint(tmp_path / "a", 1.0))
+    b, c = make_checkpoint(tmp_path / "b", 2.0), make_checkpoint(tmp_path / "c", 3.0)
+    judge(registry, b, policy={"version": 1, "infra": []})
+    judge(registry, c)
+    promote(registry, b, new_policy="a try")
+    with pytest.raises(LostRace):
+        promote(registry, c)
+
+
+def test_a_reason_for_a_policy_is_refused_where_none_is_compared(registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave --new-policy out"):
+        promote(registry, make_checkpoint(tmp_path / "a"), ref="candidate", new_policy="why not")
+
+
+@pytest.mark.parametrize("changed", ['{"stage": "sft", "data": []}', None])
+def test_what_the_trainer_declared_must_be_what_was_judged(
+    registry: Registry, tmp_path: Path, changed: str | None
+) -> None:
+    folder = make_checkpoint(tmp_path / "a", stage="sft", data=["cd"])
+    said = folder / "evalsuite.json"
+    whole = said.read_bytes()
+    judge(registry, folder, declared=hashlib.sha256(whole).hexdigest())
+    if changed is None:
+        said.unlink()
+    else:
+        said.write_text(changed)
+    with pytest.raises(CheckpointError, match=r"evalsuite\.json: changed since it was judged"):
+        promote(registry, folder)
+    assert registry.refs() == {}
+    said.write_bytes(whole)
+    assert promote(registry, folder).generation == 1
+
+
+def test_a_declaration_that_came_after_the_gate_is_a_change(registry: Registry, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "a")
+    judge(registry, folder, declared="")
+    (folder / "evalsuite.json").write_text('{"stage": "sft"}')
+    with pytest.raises(CheckpointError, match="changed since it was judged"):
+        promote(registry, folder)
 
 
 @pytest.mark.parametrize("point", [*FAULTS, *(f"{point}:2" for point in FAULTS)])
@@ -345,16 +451,23 @@ def test_the_log_is_one_line_per_event_in_a_pipe_and_everything_in_json(registry
     promote(registry, tmp_path / "a\u202ex")
     results = tmp_path / "results"
     lines = run(registry_cli.command, "log", "--results", results).stdout.splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
+    policy = registry.get(verdict)["policy"]
+    assert f"verdict {verdict[:12]}: block by policy {policy[:12]}" in lines[0]
     assert "override  champion" in lines[1]
+    assert "⚑ kim answers for it" in lines[1]
     assert r"two\x0alines" in lines[1]
     assert "bootstrap  champion 0 → 1" in lines[2]
     assert r"a\u202ex" in lines[2]
     assert "⚑ overridden by kim" in lines[2]
-    events = json.loads(run(registry_cli.command, "log", "--json", "--results", results).stdout)["events"]
-    assert [e["hash"] for e in events] == [e.hash for e in registry.events()]
+    head = registry.events()[-1]
+    assert lines[4] == f"head  4  {head.hash}"
+    whole = json.loads(run(registry_cli.command, "log", "--json", "--results", results).stdout)
+    assert [e["hash"] for e in whole["events"]] == [e.hash for e in registry.events()]
+    assert whole["head"] == {"seq": 4, "hash": head.hash}
     anchors = run(registry_cli.command, "log", "--ref", "anchor", "--results", results).stdout
-    assert anchors.count("\n") == 1
+    assert len(anchors.splitlines()) == 2  # one event, and the head of the whole log
+    assert anchors.splitlines()[1] == lines[4]
 
 
 def test_verify_lists_faults_and_exits_with_2(registry: Registry, tmp_path: Path) -> None:
@@ -371,6 +484,57 @@ def test_verify_lists_faults_and_exits_with_2(registry: Registry, tmp_path: Path
     assert done.exception.exit_code == 2
     faults = json.loads(run(registry_cli.command, "verify", "--json", "--results", results).stdout)["faults"]
     assert len(faults) == 3
+
+
+def cut_back(registry: Registry, kept: int) -> None:
+    """What somebody does who wants a promotion forgotten: the end of the log goes, and the refs are written back."""
+    log = registry.root / "log" / "audit.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:kept]))
+    for name in ("champion", "anchor"):
+        moved = moves(registry.events(), name)
+        if moved:
+            (registry.root / "refs" / f"{name}.json").write_bytes(content(ref_of(moved[-1])))
+
+
+def test_verify_names_what_a_cut_log_no_longer_tells_of(registry: Registry, tmp_path: Path) -> None:
+    champion_of(registry, make_checkpoint(tmp_path / "a", 1.0))
+    kept = len(registry.events())
+    b, results = make_checkpoint(tmp_path / "b", 2.0), tmp_path / "results"
+    verdict = judge(registry, b, policy={"version": 1, "infra": []})
+    (results / "gates").mkdir()
+    (results / "gates" / "9a9a.json").write_text(json.dumps(registry.get(verdict), indent=1))
+    promote(registry, b, new_policy="a try")
+    assert run(registry_cli.command, "verify", "--results", results).exit_code == 0
+    head = registry.head()[1]
+    cut_back(registry, kept)
+    late = Registry.at(results)
+    assert late.verify() == ()
+    named = late.unlogged(pause_s=0)
+    # policy, verdict and manifest of b, and the verdict in results/gates
+    assert len(named) == 4
+    assert sum("a verdict, not in the log" in line for line in named) == 2
+    assert sum("a manifest, not in the log" in line for line in named) == 1
+    done = run(registry_cli.command, "verify", "--results", results)
+    assert done.stdout.splitlines() == list(named)
+    assert isinstance(done.exception, RegistryError)
+    assert "4 thing(s) not in the log" in str(done.exception)
+    raw = json.loads(run(registry_cli.command, "verify", "--json", "--results", results).stdout)
+    assert raw == {"faults": [], "not_in_the_log": list(named)}
+    asked = run(registry_cli.command, "verify", "--head", head[:12], "--results", results)
+    assert f"no event has the hash {head[:12]}" in asked.stdout
+
+
+def test_a_head_that_was_kept_is_found_in_a_log_that_grew(registry: Registry, tmp_path: Path) -> None:
+    champion_of(registry, make_checkpoint(tmp_path / "a", 1.0))
+    head, results = registry.head()[1], tmp_path / "results"
+    champion_of(registry, make_checkpoint(tmp_path / "b", 2.0))
+    assert run(registry_cli.command, "verify", "--head", head, "--results", results).exit_code == 0
+    assert isinstance(run(registry_cli.command, "verify", "--head", "9f", "--results", results).exception, UsageError)
+
+
+@pytest.mark.parametrize("verb", ["log", "verify", "show", "export"])
+def test_every_verb_of_the_registry_has_examples(verb: str) -> None:
+    assert f"evalsuite registry {verb} " in run(registry_cli.command, verb, "--help").stdout.partition("Examples:")[2]
 
 
 def test_show_knows_refs_checkpoints_and_objects(registry: Registry, tmp_path: Path) -> None:

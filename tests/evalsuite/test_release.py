@@ -23,7 +23,7 @@ from evalsuite.gate.policy import Decontamination, Unseen
 from evalsuite.gate.reading import load_policy
 from evalsuite.models.fake import FakeModel
 from evalsuite.registry import Registry
-from evalsuite.release import REFS, planned, release, status, suite_number, unseal
+from evalsuite.release import REFS, planned, refuse_raised, release, status, suite_number, unseal
 from evalsuite.scorecard import Scorecard
 from evalsuite.suite import load_suite
 from evalsuite.tables.collect import collect
@@ -393,6 +393,59 @@ def test_the_command_looks_once_tells_one_number_and_then_exits_5(
     assert [event["event"] for event in history] == ["decontam", "intent", "result", "unseal"]
     assert history[-1]["reason"] == "to look at errors"
     assert main(["registry", "verify", "--results", str(results)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("unseen.per_90_days=99", "unseen.per_90_days is 99, the policy allows 3"),
+        ("unseen.per_candidate=2", "unseen.per_candidate is 2, the policy allows 1"),
+        ("unseen.eta=0.0001", "unseen.eta is 0.0001, the policy allows auto"),
+    ],
+)
+def test_set_gives_no_more_looks_than_the_policy(
+    held_out: list[str], capsys: pytest.CaptureFixture[str], setting: str, said: str
+) -> None:
+    assert main(["release", "--status", *held_out, "--set", setting]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_set_may_give_fewer_looks(held_out: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["release", "--status", *held_out, "--set", "unseen.per_90_days=1"]) == 0
+    assert "1 of 1 looks in 90 days are left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("eta", "refused"), [(0.01, False), (0.02, False), (0.005, True), (None, True)])
+def test_a_step_may_only_be_coarser_than_the_policys(eta: float | None, refused: bool) -> None:
+    allowed = Unseen(eta=0.01)
+    if refused:
+        with pytest.raises(UsageError, match=r"unseen\.eta is .*, the policy allows 0\.01"):
+            refuse_raised(replace(allowed, eta=eta), allowed)
+    else:
+        refuse_raised(replace(allowed, eta=eta), allowed)
+
+
+def test_verify_names_a_look_whose_lines_were_cut_from_log_and_ledger(desk: Desk) -> None:
+    chosen = desk.checkpoint("a")
+    kept = len(desk.registry.events())
+    desk.release(chosen, HALF)
+    (desk.results / "sealed" / "journal" / chosen.digest[:12]).mkdir(parents=True)
+    assert desk.registry.unlogged(pause_s=0) == ()
+    log, release_ref = desk.registry.log.path, desk.registry.root / "refs" / "release.json"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:kept]))
+    release_ref.unlink()
+    late = Registry.at(desk.results)
+    assert late.verify() == ()
+    # The ledger still has an intent that the log does not repeat
+    assert sum("a manifest, not in the log" in line for line in late.unlogged(pause_s=0)) == 1
+    assert sum("the intent of line" in line for line in late.unlogged(pause_s=0)) == 1
+    desk.registry.peeks.path.unlink()
+    named = Registry.at(desk.results).unlogged(pause_s=0)
+    assert [line.rpartition(": ")[0].partition(": ")[2] for line in named] == [
+        "a manifest, not in the log",
+        "answers to unseen questions, not in the ledger",
+        "the scorecard of a look, not in the ledger",
+    ]
 
 
 def test_an_endpoint_cannot_be_released(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
