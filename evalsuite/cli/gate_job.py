@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from evalsuite.gating import GateJob
     from evalsuite.registry import Registry
     from evalsuite.score import Job
-    from evalsuite.scorecard import Scorecard
+    from evalsuite.scorecard import Scorecard, SuiteRef
     from evalsuite.suite import Suite
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,6 +69,7 @@ def gate_options(function: F) -> F:
 
 def make_gate_job(options: Mapping[str, Any], checkpoint: Path) -> GateJob:
     """The gate that the options describe; every problem is found before an engine or a dataset is loaded."""
+    from evalsuite.checkpoint.files import find_files
     from evalsuite.errors import UsageError
     from evalsuite.gating import GateJob
     from evalsuite.registry import Registry
@@ -82,6 +84,8 @@ def make_gate_job(options: Mapping[str, Any], checkpoint: Path) -> GateJob:
             "a gate asks two checkpoints, and an api: endpoint serves one; score both and gate the scorecards: "
             "evalsuite gate NEW.json --against OLD.json"
         )
+    if not checkpoint.is_dir():  # its name is wrong: said before anything that is asked of the rest of the line
+        find_files(checkpoint, allow_pickle=options["allow_pickle"], trust_remote_code=options["trust_remote_code"])
     judges, skipped = make_judges(options, columns)
     columns = {c: b for c, b in columns.items() if c not in skipped}
     if not columns:
@@ -224,15 +228,31 @@ def _stored_job(options: Mapping[str, Any], file: Path, registry: Registry) -> G
     from evalsuite.errors import UsageError
     from evalsuite.gate.reading import load_policy
     from evalsuite.gating import GateJob
+    from evalsuite.gating.stored import completed, suite_of
     from evalsuite.unseen import refuse_cards
 
     against = options["against"]
+    if options.get("promote"):
+        raise UsageError(
+            f"{file}: a scorecard cannot be promoted; gate the checkpoint's folder: evalsuite gate CKPT --promote"
+        )
     if against is None or not Path(against).is_file():
         raise UsageError(f"{file} is a scorecard, and is compared with another one: --against OLD.json")
     candidate, champion = _card(file), _card(Path(against))
     refuse_cards([candidate, champion])
-    policy = load_policy(options["policy"], [*options["sets"], "samples.when=[]", "samples.default=1", "infra=[]"])
+    suite = suite_of(candidate.suite, options["suite"], options["extra"], options["regime"])
+    candidate, champion = completed(candidate, suite), completed(champion, suite)
+    sets = [*options["sets"], "samples.when=[]", "samples.default=1", "infra=[]"]
+    policy = load_policy(options["policy"], sets, suite=suite or _both(candidate, champion))
     return GateJob(policy=policy, candidate=candidate, champion=champion, results=options["results"], dry_run=True)
+
+
+def _both(candidate: Scorecard, champion: Scorecard) -> SuiteRef:
+    """The suite as far as two scorecards tell it: a column that only one of them has may still be named."""
+    mine, theirs = candidate.suite, champion.suite
+    columns = {**theirs.columns, **mine.columns}
+    missing = tuple(column for column in mine.missing if column not in columns)
+    return replace(mine, columns=columns, missing=missing, groups={**theirs.groups, **mine.groups})
 
 
 def _card(file: Path) -> Scorecard:

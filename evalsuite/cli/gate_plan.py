@@ -89,8 +89,10 @@ def plan(
 ) -> None:
     """Say what a gate can and cannot see on a suite and what it costs; no model runs."""
     from evalsuite.tables import print_table
+    from evalsuite.unseen import refuse
 
     read, over = read_for_suite(policy, sets, suite, regime, extra)
+    refuse(over, over.columns)
     planned = _planned(read, over, history, anchor, seed)
     if as_json:
         click.echo(json.dumps(planned.as_json(), indent=1, ensure_ascii=False))

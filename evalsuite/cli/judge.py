@@ -220,5 +220,5 @@ def _no_judge(without: Mapping[str, str]) -> Exception:
     return UsageError(
         f"{len(without)} benchmarks are scored by a judge, and none was given: {listed}\n"
         "  give one: --judge api:URL --judge-model NAME, --judge vllm:PATH or --judge hf:PATH\n"
-        "  or leave them out, which makes the suite incomplete: --skip-judged"
+        "  or, with score and gate, leave them out, which makes the suite incomplete: --skip-judged"
     )

@@ -57,13 +57,15 @@ class Training:
     """What a checkpoint was trained on, as its trainer declared it: name to digest of each data set.
 
     `declared` is false when nothing is known, `waived` the reason that was given for training without a report, and
-    `reports` the decontamination of each data set, by digest, against the suite of this gate.
+    `reports` the decontamination of each data set, by digest, against the suite of this gate. `digest` is that of the
+    file that declares it, evalsuite.json, which is no part of the checkpoint's own digest.
     """
 
     declared: bool = False
     data: Mapping[str, str] = field(default_factory=dict)
     reports: Mapping[str, Contamination] = field(default_factory=dict)
     waived: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

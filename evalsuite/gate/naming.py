@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from evalsuite.benchmark import Benchmark
-from evalsuite.errors import did_you_mean
+from evalsuite.errors import PolicyError, did_you_mean
 from evalsuite.gate.policy import Policy, Rule
 from evalsuite.gate.schema import Problems
+from evalsuite.scorecard import SuiteRef
 from evalsuite.suite import Suite
 
 
-def renamed(raw: Mapping[str, Any], suite: Suite, problems: Problems) -> dict[str, Any]:
+def renamed(raw: Mapping[str, Any], suite: Suite | SuiteRef, problems: Problems) -> dict[str, Any]:
     """The merged mapping with benchmark names in place of columns; a group's entry stands below its members' own."""
     names = _names(suite)
     named = dict(raw)
@@ -28,24 +29,56 @@ def renamed(raw: Mapping[str, Any], suite: Suite, problems: Problems) -> dict[st
     return named
 
 
-def fitting(policy: Policy, suite: Suite, problems: Problems) -> None:
-    """Notes what the policy asks of the suite and cannot have: another suite, clusters, slices, or nothing at all."""
+def fitting(policy: Policy, suite: Suite | SuiteRef, problems: Problems) -> None:
+    """Notes what the policy asks of the suite and cannot have: another suite, clusters, slices, or nothing at all.
+
+    What a scorecard says of its suite tells names alone, so clusters and slices are not looked at there.
+    """
     _suite(policy, suite, problems)
-    benchmarks = {b.name: b for b in suite.columns.values()}
+    benchmarks = {b.name: b for b in suite.columns.values()} if isinstance(suite, Suite) else {}
     for path, rule, using in _uses(policy, benchmarks):
         _clusters(path, rule, using, problems)
     for name in policy.safety:
         _category("safety", name, benchmarks, problems)
     for name in policy.slices.require:
         _category("slices.require", name, benchmarks, problems)
-    judged = [name for name in benchmarks if policy.rule(name).tier != "advisory"]
+    judged = [name for name in _benchmarks(suite).values() if policy.rule(name).tier != "advisory"]
     if not judged and not policy.safety and policy.must_improve is None:
         problems.say("must_not_regress", "every benchmark is advisory, so this policy decides nothing")
 
 
-def _names(suite: Suite) -> dict[str, tuple[str, ...]]:
+def benchmarks_of(suite: SuiteRef) -> dict[str, str]:
+    """Column to benchmark of a scorecard's suite, groups spread out; a column that was not scored stands for itself."""
+    named = {**suite.columns, **{column: column for column in suite.missing}}
+    spread = {column: suite.groups.get(benchmark, (benchmark,)) for column, benchmark in named.items()}
+    return {column if len(members) == 1 else b: b for column, members in spread.items() for b in members}
+
+
+def refuse_categories(policy: Policy, known: Mapping[str, Collection[str]]) -> None:
+    """Raises PolicyError for every bound on a category that none of its benchmark's items has.
+
+    `known` holds the categories of each benchmark's items, which only its data tell.
+    """
+    lines = []
+    for name in policy.safety:
+        base, slash, category = name.partition("/")
+        if slash and base in known and category not in known[base]:
+            near, there = did_you_mean(category, known[base]), ", ".join(sorted(known[base])) or "none"
+            lines.append(
+                f"policy {policy.name}: safety.{name}: {base!r} has no category {category!r}{near} (there are {there})"
+            )
+    if lines:
+        raise PolicyError("\n".join(lines))
+
+
+def _benchmarks(suite: Suite | SuiteRef) -> dict[str, str]:
+    """Column to benchmark name, groups spread out."""
+    return {c: b.name for c, b in suite.columns.items()} if isinstance(suite, Suite) else benchmarks_of(suite)
+
+
+def _names(suite: Suite | SuiteRef) -> dict[str, tuple[str, ...]]:
     """Everything that a policy may call a benchmark: its name, its column, the group it is in."""
-    singles = {name: (b.name,) for column, b in suite.columns.items() for name in (column, b.name)}
+    singles = {name: (b,) for column, b in _benchmarks(suite).items() for name in (column, b)}
     return singles | dict(suite.groups)
 
 
@@ -116,7 +149,7 @@ def _slice(name: Any, names: Mapping[str, tuple[str, ...]], problems: Problems) 
     return f"{members[0]}/{category}"
 
 
-def _suite(policy: Policy, suite: Suite, problems: Problems) -> None:
+def _suite(policy: Policy, suite: Suite | SuiteRef, problems: Problems) -> None:
     if problems.told("suite"):
         return
     name, _, digest = policy.suite.partition("@sha256:")

@@ -32,6 +32,7 @@ from evalsuite.gate.policy import (
 from evalsuite.gate.schema import Problems
 
 if TYPE_CHECKING:
+    from evalsuite.scorecard import SuiteRef
     from evalsuite.suite import Suite
 
 FOLDER = Path(__file__).parents[1] / "policies"
@@ -42,12 +43,15 @@ def known_policies() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
-def load_policy(source: str | None = None, sets: Sequence[str] = (), *, suite: Suite | None = None) -> Policy:
+def load_policy(
+    source: str | None = None, sets: Sequence[str] = (), *, suite: Suite | SuiteRef | None = None
+) -> Policy:
     """A shipped policy by name or a policy file by path, laid over the shipped default, and `sets` over both.
 
     Without a source: the shipped policy of the suite, else the default one. `sets` are lines "path=value", the value in
-    YAML. With `suite` columns and groups become benchmark names, and what the suite does not have is a problem; give it
-    wherever the digest is kept. Raises PolicyError with every problem, UsageError for a name that does not exist.
+    YAML. With `suite`, or what a scorecard says of its own, columns and groups become benchmark names, and what it does
+    not have is a problem; give it wherever the digest is kept. Raises PolicyError with every problem, UsageError for a
+    name that does not exist.
     """
     path = _found(source, suite)
     problems = Problems(path)
@@ -64,7 +68,7 @@ def load_policy(source: str | None = None, sets: Sequence[str] = (), *, suite: S
     return replace(policy, name=str(raw.get("name", name)), settings=tuple(sets))
 
 
-def _for_suite(raw: Mapping[str, Any], suite: Suite, problems: Problems) -> Policy:
+def _for_suite(raw: Mapping[str, Any], suite: Suite | SuiteRef, problems: Problems) -> Policy:
     """The policy under the benchmark names of the suite, and what is wrong with it there."""
     from evalsuite.gate.naming import fitting, renamed
 
@@ -78,7 +82,7 @@ def _for_suite(raw: Mapping[str, Any], suite: Suite, problems: Problems) -> Poli
     return policy
 
 
-def _found(source: str | None, suite: Suite | None) -> Path:
+def _found(source: str | None, suite: Suite | SuiteRef | None) -> Path:
     known = known_policies()
     if source is None:
         own = [name for name, path in known.items() if suite is not None and _yaml(path).get("suite") == suite.name]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from evalsuite.checkpoint.files import read_json
@@ -78,34 +80,97 @@ def _template(candidate: Live, champion: Live | None, accepted: bool) -> Check:
 # -- training data --
 
 
-def training_of(folder: Path | None, results: Path, benchmarks: Sequence[str]) -> Training:
+def training_of(
+    folder: Path | None,
+    results: Path,
+    benchmarks: Sequence[str],
+    datasets: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> Training:
     """What a checkpoint says of its training data, with the decontamination reports under results/decontam.
 
     A trainer writes `evalsuite.json` beside the weights: `data` is a list of {path, digest}. A report counts when it is
-    of that digest and names every benchmark of the gate.
+    of that digest, names every benchmark of the gate, and read the data that the gate asks: `datasets` has the digests
+    of a benchmark's data (see `dataset_digests`), where they are known. Of several reports the worst counts.
     """
-    declared = read_json(folder / "evalsuite.json") if folder is not None else {}
+    if folder is None:
+        return Training()
+    declared, digest = read_json(folder / "evalsuite.json"), _digest_of(folder / "evalsuite.json")
     data = declared.get("data")
     if not isinstance(data, list) or not data:
-        return Training()
-    named = {str(d.get("path") or d.get("name")): str(d.get("digest") or "") for d in data if isinstance(d, Mapping)}
+        return Training(digest=digest)
+    named = _named(data)
     waived = str(declared.get("decontamination_waived") or "")
-    found = dict(_reports(results / "decontam", set(named.values()), set(benchmarks)))
-    return Training(True, named, found, waived)
+    wanted = {name: frozenset(datasets.get(name, ())) for name in benchmarks}
+    return Training(True, named, _reports(results / "decontam", named, wanted), waived, digest=digest)
 
 
-def _reports(folder: Path, digests: set[str], benchmarks: set[str]) -> Iterator[tuple[str, Contamination]]:
-    """(training digest, report) of every verdict.json that fits; raises UsageError for one that cannot be read."""
+def dataset_digests(dataset: Mapping[str, Any]) -> frozenset[str]:
+    """Digests of what a benchmark read, from the `dataset` of its plan or result; empty where none is known."""
+    return frozenset(str(d["digest"]) for d in dataset.get("parts") or [dataset] if d.get("digest"))
+
+
+def _digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _named(data: Sequence[Any]) -> dict[str, str]:
+    """Name to digest of each data set; "" where none is given, which no report can be of. No entry hides another."""
+    named: dict[str, str] = {}
+    for each in data:
+        entry = each if isinstance(each, Mapping) else {"path": each}
+        name, digest = str(entry.get("path") or entry.get("name") or "unnamed data"), str(entry.get("digest") or "")
+        if named.get(name, digest) != digest:
+            name = f"{name} ({digest[:12] or 'no digest'})"
+        named[name] = digest
+    return named
+
+
+def _reports(folder: Path, named: Mapping[str, str], wanted: Mapping[str, frozenset[str]]) -> dict[str, Contamination]:
+    """The worst of all reports on each data set, by its digest; raises UsageError for one that cannot be read.
+
+    A report on some of the benchmarks is no report, but what it found still counts beside one that is.
+    """
+    found: dict[str, list[tuple[bool, Contamination]]] = {}
     for path in sorted(folder.rglob("verdict.json")) if folder.is_dir() else ():
         raw = _read(path)
-        if not benchmarks <= set(raw["evals"]):
-            continue
-        touched = {name: ids for name in benchmarks if (ids := _touched(path.parent / "clean_ids" / f"{name}.txt"))}
+        fresh = _fresh(raw["evals"], wanted)
         for each in raw["training"]:
             digest = str(each["digest"])
-            if digest in digests and digest:
-                rates = {str(b): float(rate) for b, rate in raw["rates"].get(digest, {}).items() if b in benchmarks}
-                yield digest, Contamination(str(each.get("name", digest)), bool(raw["complete"]), rates, touched)
+            if digest and digest in named.values():
+                report = _report(path, raw, digest, fresh, str(each.get("name", digest)))
+                found.setdefault(digest, []).append((len(fresh) == len(wanted), report))
+    return {digest: _worst(reports) for digest, reports in found.items() if any(whole for whole, _ in reports)}
+
+
+def _fresh(evals: Any, wanted: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """The benchmarks that a report is about, without those whose data was another than what the gate asks."""
+
+    def digest(name: str) -> str:
+        entry = evals[name] if isinstance(evals, Mapping) else ""
+        return str((entry.get("digest") if isinstance(entry, Mapping) else entry) or "")
+
+    return frozenset(n for n, known in wanted.items() if n in evals and (not known or digest(n) in {"", *known}))
+
+
+def _report(path: Path, raw: Mapping[str, Any], digest: str, fresh: frozenset[str], name: str) -> Contamination:
+    rates = {b: rate for b, rate in raw["rates"].get(digest, {}).items() if b in fresh}
+    for benchmark, rate in rates.items():
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+            raise UsageError(f"{path}: rates.{digest[:12]}.{benchmark} is {rate!r}; expected a number from 0 to 1")
+    touched = {b: ids for b in sorted(fresh) if (ids := _touched(path.parent / "clean_ids" / f"{b}.txt"))}
+    # A benchmark without a rate was not looked at, whatever the report says of itself.
+    return Contamination(name, raw["complete"] is True and rates.keys() == fresh, rates, touched)
+
+
+def _worst(reports: Sequence[tuple[bool, Contamination]]) -> Contamination:
+    """Of (is about every benchmark, report) of one data set: the highest rates, complete when all whole ones are."""
+    fractions: dict[str, float] = {}
+    touched: dict[str, frozenset[str]] = {}
+    for _, report in reports:
+        fractions |= {b: max(rate, fractions.get(b, 0.0)) for b, rate in report.fractions.items()}
+        touched |= {b: ids | touched.get(b, frozenset()) for b, ids in report.touched.items()}
+    complete = all(report.complete for whole, report in reports if whole)
+    return Contamination(reports[0][1].data, complete, fractions, touched)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -118,8 +183,19 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not a decontamination verdict ({type(error).__name__}: {error})") from error
     if missing:
         raise UsageError(f"{path}: not a decontamination verdict ({missing[0]} is missing)")
+    if wrong := next(_misshapen(raw), None):
+        raise UsageError(f"{path}: not a decontamination verdict ({wrong})")
     found: dict[str, Any] = raw
     return found
+
+
+def _misshapen(raw: Mapping[str, Any]) -> Iterator[str]:
+    if not (isinstance(raw["training"], list) and all(isinstance(t, dict) and "digest" in t for t in raw["training"])):
+        yield "training is no list of {name, digest}"
+    if not isinstance(raw["evals"], dict | list):
+        yield "evals is neither a mapping nor a list of benchmarks"
+    if not (isinstance(raw["rates"], dict) and all(isinstance(rates, dict) for rates in raw["rates"].values())):
+        yield "rates is no mapping of training digest to {benchmark: rate}"
 
 
 def _touched(path: Path) -> frozenset[str]:
