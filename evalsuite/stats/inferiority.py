@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from evalsuite.stats.normal import SMALLEST_TAIL, Array, z_of_upper_tail
 
 Z_MAX = 38.0  # a tail of 1e-315, beyond what a float holds with all its digits
+MANY = 500  # groups above which Student's t is so nearly normal that its z has a short formula
 FEW = 10  # discordant items from which a normal approximation is trusted; below, `loss_bound` decides
 
 _lgamma = np.frompyfunc(math.lgamma, 1, 1)
@@ -60,8 +61,12 @@ def clustered_z(mean: ArrayLike, stderr: ArrayLike, groups: ArrayLike, null: Arr
     known = count >= 2
     flat = known & (error <= 1e-12 * np.maximum(1.0, np.abs(mean)))
     t = np.abs(np.divide(distance, error, out=np.zeros_like(distance), where=known & ~flat))
-    tail = np.where(flat, 0.5**count, _t_upper_tail(t, np.where(known, count - 1, 1.0)))
-    return np.asarray(np.where(known, np.sign(distance) * z_of_upper_tail(tail), 0.0))[()]
+    z = np.zeros(t.shape)
+    many = known & ~flat & (count > MANY)
+    few = known & ~many
+    z[many] = _z_of_t(t[many], count[many] - 1)
+    z[few] = z_of_upper_tail(np.where(flat[few], 0.5 ** count[few], _t_upper_tail(t[few], count[few] - 1)))
+    return np.asarray(np.sign(distance) * z)[()]
 
 
 def loss_bound(n: ArrayLike, losses: ArrayLike, margin: ArrayLike) -> Array:
@@ -133,6 +138,18 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
     """numerator / denominator; ±∞ over 0, and 0 for 0/0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(numerator == 0.0, 0.0, numerator / denominator))[()]
+
+
+def _z_of_t(t: Array, df: Array) -> Array:
+    """The z with the upper tail of t ≥ 0 under Student's t of many degrees of freedom (Hill 1970, CACM 395).
+
+    From 500 on it is right to 1e-14 below z = 8 and to 1e-7 far out, without a loop.
+    """
+    a = df - 0.5
+    b = 48 * a * a
+    y = a * np.log1p(t * t / df)
+    series = (((-0.4 * y - 3.3) * y - 24) * y - 85.5) / (0.8 * y * y + 100 + b) + y + 3
+    return np.asarray(np.minimum((series / b + 1) * np.sqrt(y), z_of_upper_tail(SMALLEST_TAIL)))
 
 
 def _t_upper_tail(t: Array, df: Array) -> Array:
