@@ -40,15 +40,15 @@ def peers(world: World, q: Floats, effect: Floats, rng: np.random.Generator) -> 
         "no benchmark lower": _yes_or_no(worst >= 0),
         "macro ≥, no drop > 1 point": _yes_or_no(better & (worst >= -0.01)),
         "macro ≥, no drop > 2 points": _yes_or_no(better & (worst >= -0.02)),
-        "macro on 100 items each": _yes_or_no(_hundred_items(q, effect, rng)),
+        "macro on 100 items each": _yes_or_no(_hundred_items(q, effect, rng), 100 * len(SIZES) / sum(SIZES.values())),
         "unpaired z, Holm (block only)": _unpaired(seen, rng),
         "95 % interval inside 1.5 points": _interval(seen, 0.015),
         "95 % interval inside 5 points": _interval(seen, 0.05),
     }
 
 
-def _yes_or_no(promoted: Bools) -> Ruling:
-    return Ruling(promoted, ~promoted)
+def _yes_or_no(promoted: Bools, cost: float = 1.0) -> Ruling:
+    return Ruling(promoted, ~promoted, cost)
 
 
 def _hundred_items(q: Floats, effect: Floats, rng: np.random.Generator) -> Bools:
@@ -61,9 +61,9 @@ def _hundred_items(q: Floats, effect: Floats, rng: np.random.Generator) -> Bools
 def _unpaired(seen: Seen, rng: np.random.Generator) -> Ruling:
     """Two-tailed z of two accuracies as if of different items, as lm-eval's model_comparator; Holm at .05 blocks.
 
-    Items on which both agree are right half of the time: the accuracy at which this test has the least power.
+    Items on which both agree are right three times in four; nearer to half the test has less power.
     """
-    both = rng.binomial((seen.n - seen.wins - seen.losses).astype(np.int64), 0.5)
+    both = rng.binomial((seen.n - seen.wins - seen.losses).astype(np.int64), 0.75)
     ours, theirs = (both + seen.wins) / seen.n, (both + seen.losses) / seen.n
     z = (ours - theirs) / np.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / (seen.n - 1))
     p = 2 * upper_tail(np.abs(z))

@@ -144,8 +144,9 @@ def _goal_table(parts: Parts) -> Iterable[str]:
         yield f"| {g.name} | {g.sign} {g.limit:g} | {g.measured:.4f} | {error} | {mark} |"
     yield from (
         "",
-        "s.e. is the standard error of the simulation itself; a goal within three of them is told as such. Two kinds",
-        "of rows go beyond what was promised: uneven clusters, and the error at K samples an item.",
+        "s.e. is the standard error of the simulation itself; a goal within three of them is told as such. What misses",
+        "its goal is explained under Limits. The error at K samples an item was not promised, and is measured because",
+        "the default policy asks for them.",
         "",
     )
 
@@ -213,8 +214,8 @@ def _peer_table(parts: Parts) -> Iterable[str]:
         "",
         f"Runs: {' or '.join(runs)} a cell (this gate: as in the table above). The interval is the 95 % paired t",
         "interval of NeMo Evaluator's gate (engine/gate.py @01b90280), without clusters: GO where none reaches beyond",
-        "the allowed drop. Unpaired z is lm-eval's model_comparator with Holm's correction over 18 benchmarks, both",
-        "sides right half of the time. The wealth of bets is read at a hundred points, not after every item.",
+        "the allowed drop. Unpaired z is lm-eval's model_comparator with Holm's correction over 18 benchmarks; items",
+        "that both agree on are right three times in four. Wealth is read at a hundred points, not after each item.",
         "",
     )
 
@@ -253,15 +254,16 @@ LIMITS = [
     "",
     "- Synthetic: items are alike and independent, benchmarks are independent of each other, and a drop is spread over",
     "  all items of a benchmark. Real drops may sit in a few categories.",
-    "- The plan knows how many items differ. The last row of the scenarios has half as many again: equal checkpoints are",
+    "- The plan knows how many items differ. The last row of the scenarios has half as many again: equal ones are then",
     "  held more often. That costs promotions; it promotes nothing that is worse.",
     "- Sizes resemble the real suite's and are not the same; code benchmarks and judged ones are right or wrong here.",
     "- An anchor is drawn as independent of the champion given the candidate. Real ones resemble each other, and then",
     "  pass or fail together more often.",
-    "- Uneven clusters have Dirichlet(2) sizes (the standard deviation is .7 of the mean). The t-test on clusters supposes",
-    "  clusters of one size; where they differ, it errs more often than it says, at early looks above all.",
-    "- At K samples an item a drop skews the differences to the left, and the normal test of their mean then clears more",
-    "  often than it says on a few hundred items.",
+    "- Uneven clusters have Dirichlet(2) sizes (their standard deviation is .7 times the mean). The t-test supposes",
+    "  clusters of one size; where they differ, it errs more often than it says. Fewer than ten clusters are judged as",
+    "  fixed categories unless a policy asks otherwise, so that the cells with seven are not what the default does.",
+    "- At K samples an item a drop skews the differences to the left, and the test of their mean then clears slightly",
+    "  more often than it says on some hundred items.",
     "",
 ]
 

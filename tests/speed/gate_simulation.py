@@ -69,10 +69,11 @@ def main() -> int:
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
         parser.error(f"no part named {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    found = {name: part(name, options.runs_scale) for name in chosen}
-    parts = {**gate_report.stored(), **found} if options.write else found
-    if options.write:
-        gate_report.write(parts)
+    parts = gate_report.stored() if options.write else {}
+    for name in chosen:
+        parts[name] = part(name, options.runs_scale)
+        if options.write:
+            gate_report.write({name: parts[name] for name in PARTS if name in parts})
     for goal in gate_report.goals(parts):
         print(f"{goal.mark:<22} {goal.name}: {goal.measured:.4g} (goal {goal.sign} {goal.limit:g})", flush=True)
     return 0
@@ -82,7 +83,9 @@ def part(name: str, scale: float) -> Row:
     """One part's rows and where they come from."""
     start = time.process_time()
     rows = PARTS[name](scale)
-    when = {"date": date.today().isoformat(), "commit": (git_commit() or "unknown")[:12], "scale": scale, "seed": SEED}
+    commit, changed = (git_commit() or "unknown").partition("+")[::2]
+    when = {"date": date.today().isoformat(), "commit": commit[:12] + (" with changes" if changed else "")}
+    when |= {"scale": scale, "seed": SEED}
     spent = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{name}: {spent:.0f} CPU-seconds, {peak:.2f} GiB at most so far", file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from evalsuite.gate.margins import PairInput, PairPlan, Spread, plan_pairs
 from evalsuite.gate.order import Order, order
 from evalsuite.gate.policy import Policy
-from evalsuite.gate.rule import CLEAR, FEW, Course, Seen, Setup
+from evalsuite.gate.rule import CLEAR, Course, Seen, Setup
 from evalsuite.stats.betting import log_e, log_e_counts
 
 Floats = NDArray[np.float64]
@@ -44,6 +44,7 @@ SIZES: Mapping[str, int] = {
     "wildjailbreak": 2210,
 }
 GATE_ID = "00" * 32
+SPARSE = 30  # differences below which the rule may ask for their bets
 SUBSTEPS = 10  # how often within a look a bet's wealth is read; the gate itself reads it after every item
 
 
@@ -283,7 +284,7 @@ def _graded(total: Ints, levels: Floats, n: int, margin: Floats) -> Seen:
     mean = total @ levels / n
     stderr = np.sqrt(np.maximum(total @ levels**2 - n * mean**2, 0.0) / (n - 1) / n)
     few = np.ones(len(total))
-    for r in np.flatnonzero(wins + losses < FEW) if middle > 1 else ():
+    for r in np.flatnonzero(wins + losses < SPARSE) if middle > 1 else ():
         few[r] = min(1.0, np.exp(-log_e(np.repeat(levels, total[r]), -margin[r], "clear")[-1]))
     columns = (np.full(len(total), n), wins, losses, mean, stderr, np.zeros(len(total)))
     binary = np.full((len(total), 1), middle == 1)

@@ -91,11 +91,13 @@ def test_identical_answers_clear() -> None:
     assert decided(setup(0.0159, 2.4122, 9), binary((1400, 0, 0))) == (True, False)
 
 
-def test_graded_scores_are_tested_by_their_own_error() -> None:
-    # (−.01 + .02)/.005 = 2, and −(−.01)/.005 = 2
-    assert decided(setup(0.02, 2.0, 9), graded(-0.01, 0.005)) == (True, False)
-    assert decided(setup(0.02, 9, 2.0), graded(-0.01, 0.005)) == (False, True)
-    assert decided(setup(0.02, 2.01, 2.01), graded(-0.01, 0.005)) == (False, False)
+def test_graded_scores_are_tested_by_their_own_error_under_the_null() -> None:
+    # SE² = .005² + (−.01 + .02)²/1000, T = .01/.0050100 = 1.99601; t with 999 degrees of freedom. Against 0 the same.
+    z = norm.isf(student.sf(0.01 / math.sqrt(0.005**2 + 0.01**2 / 1000), 999))
+    assert z == pytest.approx(1.9935, abs=1e-4)
+    assert decided(setup(0.02, z - 1e-6, 9), graded(-0.01, 0.005)) == (True, False)
+    assert decided(setup(0.02, 9, z - 1e-6), graded(-0.01, 0.005)) == (False, True)
+    assert decided(setup(0.02, z + 1e-6, z + 1e-6), graded(-0.01, 0.005)) == (False, False)
 
 
 def test_few_clusters_take_more_than_a_normal_test() -> None:
@@ -109,6 +111,10 @@ def test_graded_scores_with_hardly_a_difference_clear_by_their_bets() -> None:
     at = float(norm.isf(0.01))
     assert decided(setup(0.02, at - 0.01, 1), graded(-0.01, 0.001, discordant=8, few=0.01)) == (True, False)
     assert decided(setup(0.02, at + 0.01, 1), graded(-0.01, 0.001, discordant=8, few=0.01)) == (False, False)
+    # Up to 29 of them clear so, and from 10 on they can block.
+    assert decided(setup(0.02, at + 0.01, 99), graded(-0.01, 0.001, discordant=29, few=0.01)) == (False, False)
+    assert decided(setup(0.02, at + 0.01, 99), graded(-0.01, 0.001, discordant=30, few=0.01)) == (True, False)
+    assert decided(setup(0.02, 99, 1), graded(-0.01, 0.001, discordant=10)) == (False, True)
 
 
 def test_wealth_decides_besides_the_bounds() -> None:
