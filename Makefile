@@ -26,8 +26,8 @@ check: $(VENV)/.test
 	$(BIN)/evalsuite check
 
 bench: $(VENV)/.test
-	$(BIN)/python -m tests.speed
 	$(BIN)/python -m tests.speed.gate_simulation --write
+	$(BIN)/python -m tests.speed
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
