@@ -179,9 +179,9 @@ class Run:
         dtype, whole = self._job.engine.dtype, samples is None
         return grading.grade(plan, self._answers, dtype=dtype, judged=judged, context=context, whole=whole)
 
-    def n_missing(self, samples: Collection[str]) -> int:
-        """How many answers to these samples are not there yet."""
-        return len(self._of(samples))
+    def n_missing(self, samples: Collection[str] | None = None) -> int:
+        """How many answers (to these samples) are not there yet."""
+        return len(self._todo if samples is None else self._of(samples))
 
     def _of(self, samples: Collection[str]) -> set[int]:
         return {i for i in self._todo if self.plan.planned[i].sample in samples}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +58,7 @@ Stopped or killed? Type the same command again: it goes on where it stopped, and
     metavar="N",
     help="With --promote: gate again, N times, when the champion was replaced meanwhile.",
 )
+@click.option("--new-policy", metavar="REASON", default="", help="With --promote: another policy than the champion's.")
 @click.option("--dry-run", is_flag=True, help="Decide, and write neither registry nor log.")
 @gate_options
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
@@ -106,7 +109,9 @@ def show(verdict: Verdict) -> None:
     from evalsuite.tables import print_text, visible
 
     width = _width()
-    text = [headline(verdict), *(visible(line) for line in lines(verdict.findings, width))]
+    head = visible(headline(verdict))
+    text = [*(textwrap.wrap(head, width, subsequent_indent="  ") if width else [head])]
+    text += [visible(line) for line in lines(verdict.findings, width)]
     print_text("\n".join(text) + "\n")
 
 
@@ -126,7 +131,9 @@ def _told(gated: Gated, options: dict[str, Any]) -> None:
     if gated.verdict.ref is None:
         return
     if gated.verdict.outcome == "promote" and not options["promote"]:
-        print(f"next: evalsuite promote {options['checkpoint']}", file=sys.stderr)
+        results = "" if options["results"] == Path("results") else f" --results {shlex.quote(str(options['results']))}"
+        ref = "" if gated.verdict.ref == "champion" else f" --ref {gated.verdict.ref}"
+        print(f"next: evalsuite promote {shlex.quote(str(options['checkpoint']))}{ref}{results}", file=sys.stderr)
     elif gated.verdict.outcome != "promote":
         print(f"overruled, if it must be: evalsuite gate override {short} --reason TEXT --by NAME", file=sys.stderr)
 
@@ -140,6 +147,7 @@ def _promote(gated: Gated, options: dict[str, Any]) -> None:
         registry,
         options["checkpoint"],
         verdict=gated.digest,
+        new_policy=options["new_policy"],
         allow_pickle=options["allow_pickle"],
         trust_remote_code=options["trust_remote_code"],
     )
@@ -172,6 +180,7 @@ def override(verdict: str, reason: str, by: str, results: Path) -> None:
     """Let `evalsuite promote` accept a blocked or held verdict. Tables mark the checkpoint with NAME from then on."""
     from evalsuite.gate.override import refuse_override
     from evalsuite.registry import Registry
+    from evalsuite.tables import visible
 
     if not reason.strip() or not by.strip():
         raise click.UsageError("--reason and --by must say something")
@@ -180,7 +189,7 @@ def override(verdict: str, reason: str, by: str, results: Path) -> None:
     refuse_override(found, registry.get(found.policy))
     detail = {"by": by, "outcome": found.outcome, "findings": [f.why for f in found.blocking]}
     registry.record("override", ref=found.ref, id=found.candidate.digest, verdict=digest, reason=reason, detail=detail)
-    click.echo(f"⚑ {found.candidate.name}: {found.outcome} overridden by {by}")
+    click.echo(visible(f"⚑ {found.candidate.name}: {found.outcome} overridden by {by}"))
     print(f"next: evalsuite promote CKPT --verdict {digest[:12]}", file=sys.stderr)
 
 

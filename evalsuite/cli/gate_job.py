@@ -106,11 +106,20 @@ def make_gate_job(options: Mapping[str, Any], checkpoint: Path) -> GateJob:
         raise UsageError(f"{checkpoint} is {options['against'] or policy.champion} already; there is nothing to gate")
     if anchor is not None and champion is not None and anchor.checkpoint.digest in (champion.checkpoint.digest, mine):
         anchor, anchor_generation = None, None  # one comparison, or none: the anchor is as good as itself
+    partial = f"{len(columns)} of {len(suite.columns)} benchmarks" if len(columns) < len(suite.columns) else ""
+    if partial:
+        if options.get("promote"):
+            raise UsageError(
+                f"a gate over {partial} of {suite.name} promotes nobody; gate all of it, or write a suite file of "
+                "these columns and give it with --suite"
+            )
+        ref, generation = None, None
     return GateJob(
         policy=policy,
         candidate=candidate,
         champion=champion,
         anchor=anchor,
+        partial=partial,
         ref=ref,
         generation=generation,
         anchor_generation=anchor_generation,

@@ -163,7 +163,13 @@ def make_check(options: Mapping[str, Any]) -> CheckFn:
             return
         own = _for_stage(options, stage)
         suite, policy = suite_and_policy(own)
-        make_judges(own, suite.select(own["tasks"]))
+        columns = suite.select(own["tasks"])
+        _, skipped = make_judges(own, columns)
+        if len(columns) - len(skipped) < len(suite.columns):
+            raise UsageError(
+                f"stage {stage.name!r}: a gate over a part of {suite.name} promotes nobody (--tasks, --skip-judged); "
+                "give judges, or write a suite file of the columns that count"
+            )
         if begins and not rule.bootstrap and Registry.at(options["results"]).ref(policy.champion) is None:
             raise UsageError(
                 f"stage {stage.name!r}: there is no {policy.champion} to compare with. Shall the first checkpoint that "
@@ -191,7 +197,9 @@ def make_promote(options: Mapping[str, Any]) -> Callable[[Path, str], int]:
 
         registry = Registry.at(options["results"], lock=options["lock"])
         trusted = {key: options[key] for key in ("allow_pickle", "trust_remote_code")}
-        return promote_in(registry, checkpoint, verdict=verdict, **trusted).generation
+        # A recipe names its policies, stage by stage, and its digest is in the loop's log.
+        reason = f"as the recipe {options['recipe']} says"
+        return promote_in(registry, checkpoint, verdict=verdict, new_policy=reason, **trusted).generation
 
     return promote
 

@@ -278,6 +278,11 @@ def improvement(
     claim = policy.must_improve
     if claim is None:
         return
+    if facts.dry_run:
+        # A claim that costs no attempt could be made until it holds.
+        words = "a dry run proves no claimed gain, for it is not counted as an attempt"
+        yield Finding("", "must_improve", "hold", words, reference="champion")
+        return
     level = attempt_alpha(claim.alpha, facts.attempt)
     if claim.mode == "any_of":
         level /= len(claim.targets)

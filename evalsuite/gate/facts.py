@@ -74,7 +74,9 @@ class Facts:
 
     `columns` maps each column of the suite to its benchmarks (several for a group). `exhausted` says that nothing more
     can be asked, so what is absent stays absent. `spreads` comes from the last gate. `generation` and
-    `anchor_generation` are those of the refs the references came from.
+    `anchor_generation` are those of the refs the references came from. `engine` is the fingerprint of what answers,
+    `again` how many other gates there were of this candidate against this champion, `complete` that every item was
+    answered before the first look, `partial` how much of the suite is gated ("" for all of it).
     """
 
     items: Mapping[str, Items]
@@ -89,13 +91,19 @@ class Facts:
     training: Training = Training()
     spreads: Mapping[tuple[str, str, int], Spread] = field(default_factory=dict)
     unsandboxed: frozenset[str] = frozenset()
+    engine: Mapping[str, str] = field(default_factory=dict)
+    again: int = 0
+    complete: bool = False
+    dry_run: bool = False
+    partial: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def gate_id(policy: str, suite: str, regime: str, sides: tuple[str, ...], sampling: Mapping[str, object]) -> str:
-    """The identity of a gate, 64 hex characters: the same inputs are the same gate, and have the same order of items.
+    """The identity of a gate, 64 hex characters: the same inputs are the same gate.
 
-    `sides` are the digests of candidate, champion and anchor ("" for none), `sampling` the K of each benchmark.
+    `sides` are the digests of candidate, champion and anchor ("" for none), `sampling` how answers are drawn: the K of
+    each benchmark and the engine.
     """
     raw = {"policy": policy, "suite": suite, "regime": regime, "sides": list(sides), "sampling": dict(sampling)}
     text = json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -106,3 +114,9 @@ def needed(metric: str) -> int:
     """How many samples one score of a metric needs: 10 for pass@10, else 1."""
     k = metric.removeprefix("pass@")
     return int(k) if k != metric and k.isdigit() else 1
+
+
+def order_key(suite: str, regime: str, candidate: str, champion: str) -> str:
+    """What the order of items hangs on, 64 hex characters: not the policy, or trying policies would draw it anew."""
+    text = json.dumps([suite, regime, candidate, champion], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

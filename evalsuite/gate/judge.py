@@ -14,7 +14,7 @@ import numpy as np
 
 from evalsuite.errors import UsageError
 from evalsuite.gate.evidence import Looked, clean_subset, evidence, improvement, slices, standing
-from evalsuite.gate.facts import Facts, gate_id
+from evalsuite.gate.facts import Facts, gate_id, order_key
 from evalsuite.gate.findings import floor_finding, pair_finding
 from evalsuite.gate.floors import FloorPlan, FloorState, floor_at, plan_floors, split
 from evalsuite.gate.margins import PairInput, PairPlan, plan_pairs
@@ -59,9 +59,10 @@ def prepare(policy: Policy, suite: Mapping[str, str], sides: Mapping[str, str], 
     """
     _refuse_items(facts)
     identity = identity_of(policy, suite, sides, facts)
+    key = order_key(suite["digest"], suite["regime"], sides.get("candidate", ""), sides.get(CHAMPION, ""))
     looks = 1 if policy.method.test == "fixed" else policy.method.looks
     orders = {
-        name: order(name, items.ids, items.clusters, identity, looks, strata=items.strata)
+        name: order(name, items.ids, items.clusters, key, looks, strata=items.strata)
         for name, items in facts.items.items()
     }
     inputs = [
@@ -91,7 +92,8 @@ def _refuse_items(facts: Facts) -> None:
 def identity_of(policy: Policy, suite: Mapping[str, str], sides: Mapping[str, str], facts: Facts) -> str:
     """The gate's id: the same inputs are the same gate. What earlier gates measured is not part of it."""
     digests = tuple(sides.get(name, "") for name in ("candidate", CHAMPION, ANCHOR))
-    sampling = {name: items.k for name, items in facts.items.items()}
+    sampling: dict[str, object] = {"k": {name: items.k for name, items in facts.items.items()}}
+    sampling["engine"] = dict(facts.engine)
     return gate_id(policy.digest, suite["digest"], suite["regime"], digests, sampling)
 
 
@@ -176,7 +178,8 @@ class _Run:
         if self.policy.method.when_complete != "fixed":
             return 0
         last = self.prepared.n_looks - 1
-        return last if not self._missing(self.prepared.benchmarks, last) else 0
+        whole = self.facts.complete or (self.facts.exhausted and not self._missing(self.prepared.benchmarks, last))
+        return last if whole else 0
 
     def _active(self) -> tuple[str, ...]:
         """Benchmarks with an undecided pair or floor, advisory ones too, or that are looked at to their end."""
@@ -389,6 +392,10 @@ def _verdict(
         pairs=sum(p.required for p in prepared.pairs),
         bootstrap=facts.bootstrap and CHAMPION not in cards,
         claim=policy.must_improve is not None and CHAMPION in cards,
+        again=facts.again,
+        partial=facts.partial,
+        engine=facts.engine,
+        declared=facts.training.digest,
         settings=policy.settings,
         versions=facts.versions,
         final=not needs,

@@ -20,6 +20,7 @@ from evalsuite.stats.normal import upper_tail, z_of_upper_tail
 from evalsuite.stats.power import design_effect, k_ratio
 
 KS = (1, 2, 4, 8, 16)
+MOST = 2.0  # (ours) how far above the plan a measured disagreement may plan: one wild gate must not blind the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,8 @@ def _planned_stderr(policy: Policy, each: PairInput) -> tuple[float, str, float]
     plan, ratio = policy.plan, k_ratio(each.k / each.of)
     floor = plan.disagreement_floor * ratio
     if each.spread is not None:
-        variance, source = max(each.spread.variance, floor), "last gate"
+        most = MOST * plan.disagreement * ratio
+        variance, source = min(max(each.spread.variance, floor), most), "last gate"
     else:
         variance, source = max(plan.disagreement * ratio, floor), "policy"
     icc = plan.icc if each.spread is None or each.spread.icc is None else each.spread.icc

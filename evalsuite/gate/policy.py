@@ -84,7 +84,6 @@ class Rule:
     cluster: str = "default"
     strata: bool = False
     block_null: BlockNull | None = None
-    estimand: Literal["population", "benchmark"] = "population"
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,6 @@ RULE: Mapping[str, Kind] = {
     "cluster": text("default, none, or a field that the benchmark declares"),
     "strata": FLAG,
     "block_null": optional(word(*get_args(BlockNull))),
-    "estimand": word("population", "benchmark"),
 }
 TARGET: Mapping[str, Kind] = {
     "metric": text("macro or a benchmark's name"),

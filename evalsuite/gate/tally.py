@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from evalsuite.errors import UsageError
 from evalsuite.gate.margins import PairPlan
-from evalsuite.gate.rule import FEW
+from evalsuite.gate.rule import FEW_GRADED
 from evalsuite.scorecard import Result
 from evalsuite.stats.betting import log_e
 from evalsuite.stats.inferiority import clustered_stderr, loss_bound, stratified_stderr
@@ -153,7 +153,7 @@ class Sample:
             stderr=float(stderr),
             groups=int(groups),
             binary=binary,
-            few=_few(plan, d, losses, index) if wins + losses < FEW and not binary else 1.0,
+            few=_few(plan, d, losses, index) if wins + losses < FEW_GRADED and not binary else 1.0,
             variance=variance,
             icc=float(intraclass(d, index)) if index is not None and n > 1 else None,
             log_e_clear=math.nan,
@@ -184,9 +184,11 @@ def _few(plan: PairPlan, d: Floats, losses: int, index: Any) -> float:
     """The p-value that clears a pair with hardly a difference.
 
     Graded scores bet against the margin (p = 1/E by Ville). Clusters count as n/deff independent items, by the planned
-    design effect.
+    design effect, and only at the end: an early look may not have met the few clusters that lost everything.
     """
-    if index is not None and not plan.order.strata and plan.k == 1:
+    if index is not None and not plan.order.strata:
+        if len(d) < plan.n:
+            return 1.0
         return float(loss_bound(max(1.0, math.floor(len(d) / plan.deff)), losses, plan.margin))
     return min(1.0, math.exp(-float(log_e(d, -plan.margin, "clear")[-1]))) if len(d) else 1.0
 

@@ -70,7 +70,9 @@ class Verdict:
     """What was decided and why. While not `final`, `needs` says up to which item each benchmark must be scored next.
 
     `cost` counts (item, sample) responses of the candidate that were used, of a full run with one sample per item, and
-    what was used of the references. `blind` has for each benchmark the smallest drop that could have been seen.
+    what was used of the references. `blind` has for each benchmark the smallest drop that could have been seen. `again`
+    counts other gates of this candidate against this champion, `partial` says how much of the suite was gated,
+    `declared` is the sha256 of the checkpoint's evalsuite.json.
     """
 
     gate_id: str
@@ -89,6 +91,10 @@ class Verdict:
     pairs: int
     bootstrap: bool = False
     claim: bool = False
+    again: int = 0
+    partial: str = ""
+    engine: Mapping[str, str] = field(default_factory=dict)
+    declared: str = ""
     settings: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     final: bool = True
@@ -153,8 +159,13 @@ def headline(verdict: Verdict) -> str:
         "block": f"{mine} may not {goal}",
         "hold": f"cannot tell whether {mine} may {goal}",
     }[verdict.outcome]
-    share = f"{verdict.cost['share']:.2f} of a full run used ({verdict.cost['candidate']:,.0f} responses)"
-    return f"{verdict.outcome}: {words} on {verdict.suite['name']}; {share}"
+    where = verdict.suite["name"] + (f" ({verdict.partial})" if verdict.partial else "")
+    told = [f"{verdict.outcome}: {words} on {where}"]
+    told += [f"{verdict.cost['share']:.2f} of a full run used ({verdict.cost['candidate']:,.0f} responses)"]
+    told += [f"policy {verdict.policy_name}" + (f" with {', '.join(verdict.settings)}" if verdict.settings else "")]
+    told += [f"gate {verdict.again + 1} of this pair: each is another chance to pass"] if verdict.again else []
+    told += ["a part of a suite promotes nobody"] if verdict.partial else []
+    return "; ".join(told)
 
 
 def lines(findings: Sequence[Finding], width: int | None = None) -> list[str]:

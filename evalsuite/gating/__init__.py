@@ -6,25 +6,36 @@ killed one stopped. Everything that is asked is reused by a later `evalsuite sco
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalsuite import provenance
 from evalsuite.data import go_offline_when_local
 from evalsuite.errors import UsageError
 from evalsuite.gate.facts import Check, Facts, Items
 from evalsuite.gate.judge import Prepared, identity_of, judge, prepare
+from evalsuite.gate.naming import refuse_categories
 from evalsuite.gate.policy import Policy
 from evalsuite.gate.verdict import Verdict, to_json, to_raw
-from evalsuite.gating.evidence import attempt_event, infra_checks, last_verdict, spreads_of, training_of
+from evalsuite.gating.evidence import (
+    attempt_event,
+    dataset_digests,
+    gates_before,
+    infra_checks,
+    last_verdict,
+    spreads_of,
+    training_of,
+)
 from evalsuite.gating.sampling import items_of, samples_for
 from evalsuite.gating.sides import Live, Side, Slot, Stored
+from evalsuite.gating.stored import stored
 from evalsuite.plan import Plan
 from evalsuite.progress import Observer, Silent
 from evalsuite.registry import durable
+from evalsuite.registry.canonical import digest as canonical_digest
 from evalsuite.run import Judges
 from evalsuite.score import Job, resolve
 from evalsuite.scorecard import Scorecard, SuiteRef
@@ -54,6 +65,7 @@ class GateJob:
     bootstrap: bool = False
     accept_template: bool = False
     dry_run: bool = False
+    partial: str = ""  # "2 of 12 columns": such a verdict promotes nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +122,9 @@ class _Gate:
             for role, side in self.sides.items():
                 ahead = self._ahead(role, side, verdict.needs)
                 for name in names:
-                    side.score(name, self.prepared.orders[name].ids[: ahead.get(name, verdict.needs[name])])
+                    ids = self.prepared.orders[name].ids
+                    side.ask(name, ids[: ahead.get(name, 0)])
+                    side.score(name, ids[: verdict.needs[name]])
 
     def _ahead(self, role: str, side: Side, needs: Mapping[str, int]) -> dict[str, int]:
         """How far a reference is answered when its engine must be opened anyway: twice the look.
@@ -136,7 +150,7 @@ def _needs(verdict: Verdict) -> str:
 
 def _open(job: GateJob, observer: Observer, stack: ExitStack) -> _Gate:
     if isinstance(job.candidate, Scorecard):
-        return _stored(job, job.candidate, observer)
+        return stored(job, job.candidate, observer)
     candidate = job.candidate
     resolved = resolve(candidate, observer)
     go_offline_when_local(resolved.values())
@@ -157,7 +171,9 @@ def _open(job: GateJob, observer: Observer, stack: ExitStack) -> _Gate:
     plans = {b.name: mine.plan(b.name) for b in candidate.columns.values()}
     counts = {name: samples_for(job.policy, plan) for name, plan in plans.items()}
     items = {name: items_of(job.policy, plan, counts[name]) for name, plan in plans.items()}
-    facts, prepared = _facts(job, suite, sides, items, infra=())
+    refuse_categories(job.policy, {name: set(found.categories.values()) for name, found in items.items()})
+    datasets = {name: dataset_digests(plan.dataset) for name, plan in plans.items()}
+    facts, prepared = _facts(job, suite, sides, items, (), datasets)
     # All runs lock journals in one order, by checkpoint and then benchmark: none waits for another that waits for it.
     for side in sorted(sides.values(), key=lambda side: side.checkpoint.digest):
         if isinstance(side, Live):
@@ -165,7 +181,10 @@ def _open(job: GateJob, observer: Observer, stack: ExitStack) -> _Gate:
     champion = sides.get("champion")
     against = champion if isinstance(champion, Live) else None
     infra = tuple(infra_checks(job.policy.infra, mine, against, job.accept_template))
-    facts = replace(facts, infra=infra, versions=provenance.versions(candidate.engine.name))
+    whole = job.policy.method.when_complete == "fixed" and all(
+        isinstance(side, Live) and side.is_whole() for side in sides.values()
+    )
+    facts = replace(facts, infra=infra, complete=whole, versions=provenance.versions(candidate.engine.name))
     return _Gate(
         job, sides, facts, prepared, {name: _tokens(plan, counts[name]) for name, plan in plans.items()}, observer
     )
@@ -184,35 +203,15 @@ def _tokens(plan: Plan, k: int) -> int:
     return k * (request.sampling.max_tokens if isinstance(request, GenerateRequest) else 1)
 
 
-def _stored(job: GateJob, candidate: Scorecard, observer: Observer) -> _Gate:
-    """A gate over scorecards alone: nothing can be asked, one sample an item."""
-    sides: dict[str, Side] = {"candidate": Stored("candidate", candidate)}
-    for role, source in (("champion", job.champion), ("anchor", job.anchor)):
-        if isinstance(source, Job):
-            raise UsageError("a scorecard is compared with another scorecard: --against FILE")
-        if source is not None:
-            sides[role] = Stored(role, source)
-    items = {}
-    for result in candidate.results:
-        ids = set(result.scores) | set(result.failures)
-        for side in sides.values():
-            other = side.card.result(result.benchmark)
-            ids |= (set(other.scores) | set(other.failures)) if other else set()
-        wanted = job.policy.rule(result.benchmark).cluster
-        clusters = result.categories if wanted == "category" else result.clusters if wanted != "none" else {}
-        macro, safety = result.aggregate == "macro", result.split == "safety"
-        items[result.benchmark] = Items(
-            tuple(sorted(ids)), dict(clusters), dict(result.categories), macro=macro, safety=safety
-        )
-    facts, prepared = _facts(job, candidate.suite, sides, items, infra=())
-    facts = replace(facts, exhausted=True, versions=dict(candidate.provenance.get("versions", {})))
-    return _Gate(job, sides, facts, prepared, dict.fromkeys(items, 1), observer)
-
-
 def _facts(
-    job: GateJob, suite: SuiteRef, sides: Mapping[str, Side], items: Mapping[str, Items], infra: tuple[Check, ...]
+    job: GateJob,
+    suite: SuiteRef,
+    sides: Mapping[str, Side],
+    items: Mapping[str, Items],
+    infra: tuple[Check, ...],
+    datasets: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Facts, Prepared]:
-    """The facts and the plan. The attempt is logged before anything is asked; a repeated gate is the same attempt."""
+    """The facts and the plan. A repeated gate is the same attempt, planned with what was known then."""
     digests = {role: side.checkpoint.digest for role, side in sides.items()}
     folder = job.candidate.path if isinstance(job.candidate, Job) else None
     facts = Facts(
@@ -223,27 +222,41 @@ def _facts(
         anchor_generation=job.anchor_generation,
         bootstrap=job.bootstrap,
         infra=infra,
-        training=training_of(folder, job.results, list(items)),
+        training=training_of(folder, job.results, list(items), datasets or {}),
         unsandboxed=_unsandboxed(job),
+        engine=job.candidate.engine.fingerprint() if isinstance(job.candidate, Job) else {},
+        dry_run=job.dry_run,
+        partial=job.partial,
     )
     about = {"digest": suite.digest, "regime": suite.regime}
     registry = job.registry
     if registry is None:
         return facts, prepare(job.policy, about, digests, facts)
     identity = identity_of(job.policy, about, digests, facts)
-    opened = attempt_event(registry, identity)
-    if opened is not None:
-        spreads, attempt = spreads_of(registry, opened.detail.get("spreads")), int(opened.detail["attempt"])
-    else:
-        source = last_verdict(registry, job.ref, suite.digest)
-        spreads, attempt = spreads_of(registry, source), 1 + registry.attempts(job.ref or "", suite.digest)
-    facts = replace(facts, spreads=spreads, attempt=attempt)
-    prepared = prepare(job.policy, about, digests, facts)
-    if opened is None and not job.dry_run:
-        claim = job.policy.must_improve is not None
-        detail = {"gate_id": identity, "suite": suite.digest, "claim": claim, "attempt": attempt, "spreads": source}
-        registry.record("attempt", ref=job.ref, id=digests["candidate"], detail=detail)
+    with nullcontext() if job.dry_run else registry.locked():
+        opened = attempt_event(registry, identity)
+        known = opened.detail if opened is not None else _attempt(job, registry, identity, suite.digest, digests)
+        spreads = spreads_of(registry, known.get("spreads"))
+        facts = replace(facts, spreads=spreads, attempt=int(known["attempt"]), again=int(known.get("again", 0)))
+        prepared = prepare(job.policy, about, digests, facts)
+        if opened is None and not job.dry_run:
+            registry.record("attempt", ref=job.ref, id=digests["candidate"], detail=known)
     return facts, prepared
+
+
+def _attempt(
+    job: GateJob, registry: Registry, identity: str, suite: str, sides: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """What is logged before anything is asked: which attempt this is, and whose measured spreads plan it."""
+    return {
+        "gate_id": identity,
+        "suite": suite,
+        "sides": dict(sides),
+        "claim": job.policy.must_improve is not None,
+        "attempt": 1 + registry.attempts(job.ref or "", suite),
+        "again": gates_before(registry, sides),
+        "spreads": last_verdict(registry, job.ref, suite, job.policy.digest, sides["candidate"]),
+    }
 
 
 def _unsandboxed(job: GateJob) -> frozenset[str]:
@@ -263,7 +276,8 @@ def _record(job: GateJob, verdict: Verdict) -> str | None:
     """Writes the verdict to results/gates and to the registry; its digest there."""
     if job.dry_run:
         return None
-    path = job.results / "gates" / f"{verdict.gate_id[:16]}.json"
+    digest = canonical_digest(to_raw(verdict))
+    path = job.results / "gates" / f"{verdict.gate_id[:16]}-{digest[:8]}.json"
     with durable.step("writing the verdict", path, "every answer is kept"):
         durable.make_folder(path.parent)
         durable.replace(path, to_json(verdict).encode())
@@ -271,7 +285,7 @@ def _record(job: GateJob, verdict: Verdict) -> str | None:
     if registry is None:
         return None
     registry.put(job.policy.as_json())
-    digest = registry.put(to_raw(verdict))
+    registry.put(to_raw(verdict))
     candidate = verdict.candidate.digest
     events = [e for e in registry.events() if e.event == "verdict" and (e.id, e.ref) == (candidate, job.ref)]
     if events and events[-1].verdict == digest:

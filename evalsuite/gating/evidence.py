@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from evalsuite.checkpoint.files import read_json
-from evalsuite.errors import EngineError, UsageError
+from evalsuite.errors import CheckpointError, EngineError, UsageError
 from evalsuite.gate.facts import Check, Contamination, Training
 from evalsuite.gate.margins import Spread, history_of
 from evalsuite.journal import Journal, KeyMaker
@@ -67,14 +67,26 @@ def _generates(side: Live) -> Check:
 
 
 def _template(candidate: Live, champion: Live | None, accepted: bool) -> Check:
-    mine = candidate.job.engine.template_digest
+    mine = _own_template(candidate)
     if champion is None:
         return Check("chat_template", True, "no champion to compare with")
-    theirs = champion.job.engine.template_digest
+    theirs = _own_template(champion)
     if mine == theirs:
         return Check("chat_template", True, "the champion's")
     words = f"{mine[:12] or 'none'}, the champion's is {theirs[:12] or 'none'}"
     return Check("chat_template", accepted, f"{words} (accepted)" if accepted else f"{words} (--accept-template)")
+
+
+def _own_template(side: Live) -> str:
+    """Digest of the template that the checkpoint comes with, whatever --chat-template says; else of what it says."""
+    from evalsuite.models.chat import TEMPLATE_DATE, ChatTemplate
+
+    if side.job.path is None:
+        return side.job.engine.template_digest
+    try:
+        return ChatTemplate.from_checkpoint(side.job.path, None, now=TEMPLATE_DATE).digest
+    except CheckpointError:
+        return side.job.engine.template_digest
 
 
 # -- training data --
@@ -212,12 +224,24 @@ def attempt_event(registry: Registry, gate_id: str) -> Event | None:
     return next((e for e in registry.events() if e.event == "attempt" and e.detail.get("gate_id") == gate_id), None)
 
 
-def last_verdict(registry: Registry, ref: str | None, suite: str) -> str | None:
-    """Digest of the newest verdict for a ref on a suite (its digest): its measured spreads plan the next gate."""
+def last_verdict(registry: Registry, ref: str | None, suite: str, policy: str, candidate: str) -> str | None:
+    """Digest of the verdict whose measured spreads plan the next gate: the newest for the ref on the suite.
+
+    Made by the same policy, so that nobody chooses how much is measured, and never on the candidate itself: a margin
+    from the results that it is tested on is no margin.
+    """
     for event in reversed(registry.events()):
-        if event.event == "verdict" and event.ref == ref and event.detail.get("suite") == suite:
+        fits = event.event == "verdict" and event.ref == ref and event.id != candidate
+        if fits and event.detail.get("suite") == suite and event.detail.get("policy") == policy:
             return event.verdict
     return None
+
+
+def gates_before(registry: Registry, sides: Mapping[str, str]) -> int:
+    """How many other gates of this candidate against this champion were begun: each is another chance to pass."""
+    pair = [sides["candidate"], sides.get("champion")]
+    opened = [e.detail.get("sides") or {} for e in registry.events() if e.event == "attempt"]
+    return sum([known.get("candidate"), known.get("champion")] == pair for known in opened)
 
 
 def spreads_of(registry: Registry, verdict: str | None) -> dict[tuple[str, str, int], Spread]:

@@ -32,6 +32,10 @@ class Side(Protocol):
     @property
     def card(self) -> Scorecard: ...
 
+    def ask(self, benchmark: str, ids: Collection[str]) -> None:
+        """Has these items answered, and leaves the card as it is."""
+        ...
+
     def score(self, benchmark: str, ids: Collection[str]) -> None:
         """Makes the card hold these items, as scores or as failures, where that can be had."""
         ...
@@ -42,6 +46,8 @@ class Stored:
 
     def __init__(self, name: str, card: Scorecard) -> None:
         self.name, self.checkpoint, self.card, self.n_asked = name, card.checkpoint, card, 0
+
+    def ask(self, benchmark: str, ids: Collection[str]) -> None: ...
 
     def score(self, benchmark: str, ids: Collection[str]) -> None: ...
 
@@ -106,12 +112,21 @@ class Live:
         self._runs[name] = Run(self.job, plan, self._stack, self._observer, files)
         self._held[name] = set()
 
+    def ask(self, benchmark: str, ids: Collection[str]) -> None:
+        if ids:
+            run = self._runs[benchmark]
+            self.n_asked += run.ask(_InSlot(self._slot, self._engine), self._observer, frozenset(ids))
+
+    def is_whole(self) -> bool:
+        """Whether every item is answered; where a judge is needed nobody knows, for its verdicts are not looked up."""
+        return not any(run.plan.benchmark.meta.judge or run.n_missing() for run in self._runs.values())
+
     def score(self, benchmark: str, ids: Collection[str]) -> None:
         run, held = self._runs[benchmark], self._held[benchmark]
         new = [i for i in ids if i not in held]
         if not new:
             return
-        self.n_asked += run.ask(_InSlot(self._slot, self._engine), self._observer, frozenset(new))
+        self.ask(benchmark, new)
         if run.plan.benchmark.meta.judge:
             if self._judges.are_local(run.plan.benchmark.meta.judge):
                 self._slot.clear()

@@ -343,14 +343,17 @@ def test_what_is_absent_bets_nothing(clusters: dict[str, str]) -> None:
     size = 5 if clusters else 1
     d = [float(x) for x in whole.difference if not math.isnan(x)]
     bets = [sum(d[i : i + size]) / size for i in range(0, 100, size)]  # whole clusters are present or absent
-    assert clear[-1] == pytest.approx(max(log_e(np.array(bets), -0.2, "clear")))
-    assert block[-1] == pytest.approx(max(log_e(np.array(bets), -0.2, "block")))
+    # Where an absent item comes first nothing is staked yet, E = 1.
+    staked = [0.0] if math.isnan(whole.difference[0]) else []
+    assert clear[-1] == pytest.approx(max([*staked, *log_e(np.array(bets), -0.2, "clear")]), abs=1e-9)
+    assert block[-1] == pytest.approx(max([*staked, *log_e(np.array(bets), -0.2, "block")]), abs=1e-9)
 
 
 def test_complete_data_is_judged_at_once_where_the_policy_says_so() -> None:
     fixed = replace(TEN, method=Method(when_complete="fixed"))
     sides = duel(a=counts(0, 0, 200))
-    assert (pair(ruled(sides, TEN)).n, pair(ruled(sides, fixed)).n) == (60, 200)
+    assert (pair(ruled(sides, TEN)).n, pair(ruled(sides, fixed, complete=True)).n) == (60, 200)
+    assert pair(ruled(sides, fixed)).n == 60  # nobody said that it was complete before the first look
     facts = facts_of(*sides)
     half = replace(sides[0], results=(replace(sides[0].results[0], scores={"q0": 1.0}),))
     assert not judge(fixed, half, sides[1], None, facts).final  # incomplete: look by look
@@ -360,7 +363,7 @@ def test_complete_data_is_judged_at_once_where_the_policy_says_so() -> None:
 def test_complete_data_of_fewer_items_or_clusters_than_looks_can_clear(n: int, clusters: int) -> None:
     groups = {f"q{i}": f"c{i % clusters}" for i in range(n)} if clusters < n else {}
     policy = written(0.9, replace(TEN, method=Method(when_complete="fixed"), plan=Planning(icc=0.0, min_power=0.1)))
-    verdict = ruled(duel(a=counts(0, 0, n)), policy, items={"a": {"clusters": groups}})
+    verdict = ruled(duel(a=counts(0, 0, n)), policy, items={"a": {"clusters": groups}}, complete=True)
     assert (verdict.outcome, pair(verdict).n) == ("promote", n)
 
 
@@ -530,7 +533,7 @@ def test_failures_beyond_what_was_looked_at_change_nothing() -> None:
 
 
 def test_a_gate_stops_at_the_first_block_and_leaves_the_rest_undecided() -> None:
-    verdict = ruled(duel(a=counts(0, 60, 140), b=counts(30, 30, 140)), TEN)
+    verdict = ruled(duel(a=counts(0, 60, 140), b=counts(40, 50, 110)), TEN)
     assert verdict.outcome == "block"
     assert pair(verdict, "b").outcome == "hold"
     assert "undecided when the gate stopped" in pair(verdict, "b").why

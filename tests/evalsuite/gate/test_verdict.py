@@ -158,7 +158,12 @@ def test_the_headline_names_who_may_replace_whom() -> None:
     blocked = full()
     assert headline(blocked).startswith("block: new may not replace old (champion, generation 2) on demo; 0.")
     promoted = ruled(duel(a=counts(0, 0, 200)))
-    assert headline(promoted) == "promote: new may replace old on demo; 1.00 of a full run used (200 responses)"
+    cost = "1.00 of a full run used (200 responses)"
+    assert headline(promoted) == f"promote: new may replace old on demo; {cost}; policy default"
+    again = headline(replace(promoted, again=2, partial="1 of 3 benchmarks", settings=("method.looks=1",)))
+    assert "on demo (1 of 3 benchmarks); " in again
+    assert "policy default with method.looks=1; gate 3 of this pair" in again
+    assert again.endswith("a part of a suite promotes nobody")
     held = ruled(duel(a=counts(15, 25, 160)))
     assert headline(held).startswith("hold: cannot tell whether new may replace old on demo")
 

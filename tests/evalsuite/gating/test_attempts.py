@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -82,22 +83,33 @@ def test_an_equal_checkpoint_with_a_claim_holds(world: World) -> None:
     assert (gated.verdict.outcome, gated.verdict.exit_code) == ("hold", 3)
 
 
+def clean(world: World) -> None:
+    """A registry that remembers no gate."""
+    shutil.rmtree(world.results / "registry")
+
+
 def test_the_spread_that_a_gate_measured_plans_the_next_one_and_leaves_the_gate_itself_as_it_was(world: World) -> None:
     policy = replace(POLICY, default=replace(POLICY.default, margin=None))
     theirs = Checkpoint("old", every(2))
     # Each item is won or lost: no drop, and Var d = 1 against the .15 that is planned without a measurement.
-    first = world.gate(Checkpoint("a", every(2, 1)), theirs, policy)
+    # The order hangs on the names, and some orders clear early by luck; one that goes to its end measures a spread.
+    for name in "abcdefgh":
+        first = world.gate(Checkpoint(name, every(2, 1)), theirs, policy)
+        if pair(first).n == N:
+            break
+        clean(world)
     before = pair(first)
     assert (before.n, before.outcome) == (N, "hold")
     assert before.variance == pytest.approx(N / (N - 1))
     written = to_json(first.verdict)
 
-    second = world.gate(Checkpoint("b", never), theirs, policy)
+    second = world.gate(Checkpoint("other", never), theirs, policy)
     assert before.limit is not None
-    assert pair(second).limit == pytest.approx(before.limit * (before.variance / 0.15) ** 0.5)
+    # At most twice the disagreement of the plan: a wild gate does not blind the next.
+    assert pair(second).limit == pytest.approx(before.limit * 2**0.5)
     assert world.events("attempt")[1].detail["spreads"] == first.digest
 
-    again = world.gate(Checkpoint("a", every(2, 1)), theirs, policy)
+    again = world.gate(Checkpoint(name, every(2, 1)), theirs, policy)
     assert to_json(again.verdict) == written
     assert again.digest == first.digest
 
@@ -133,7 +145,8 @@ def test_a_dry_run_is_no_attempt(world: World) -> None:
 def test_without_a_registry_a_verdict_is_only_a_file(world: World) -> None:
     gated = world.gate(Checkpoint("new"), Checkpoint("old"), registry=None, ref=None, generation=None)
     assert gated.digest is None
-    assert list(world.written()) == [f"{gated.verdict.gate_id[:16]}.json"]
+    (name,) = world.written()
+    assert name.startswith(gated.verdict.gate_id[:16])
     assert not (world.results / "registry").exists()
 
 

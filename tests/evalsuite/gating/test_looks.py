@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from pathlib import Path
 
 import pytest
 
-from evalsuite.gate.verdict import to_json
+from evalsuite.gate.verdict import Verdict, to_json
 from evalsuite.score import score
 from tests.evalsuite.gating.world import (
     LOOK,
@@ -26,12 +27,15 @@ from tests.evalsuite.gating.world import (
 )
 
 
-def keyed_order(gate_id: str, benchmark: str = "toy", n: int = N) -> list[int]:
-    """The numbers of the questions by blake2b-128 of benchmark, a zero byte and sample id, keyed by the gate's id."""
+def keyed_order(verdict: Verdict, benchmark: str = "toy", n: int = N) -> list[int]:
+    """The numbers of the questions by blake2b-128 of benchmark, a zero byte and sample id, keyed by suite and pair."""
+    assert verdict.champion is not None
+    pair = [verdict.suite["digest"], verdict.suite["regime"], verdict.candidate.digest, verdict.champion.digest]
+    key = sha256(json.dumps(pair, separators=(",", ":")).encode()).digest()
 
     def rank(i: int) -> bytes:
         text = f"{benchmark}\0q{i}".encode()
-        return blake2b(text, digest_size=16, key=bytes.fromhex(gate_id)).digest()
+        return blake2b(text, digest_size=16, key=key).digest()
 
     return sorted(range(n), key=rank)
 
@@ -39,7 +43,7 @@ def keyed_order(gate_id: str, benchmark: str = "toy", n: int = N) -> list[int]:
 def test_an_equal_checkpoint_is_asked_the_first_look_of_the_keyed_order_and_no_more(world: World) -> None:
     mine, theirs = Checkpoint("new"), Checkpoint("old")
     gated = world.gate(mine, theirs)
-    ordered = keyed_order(gated.verdict.gate_id)
+    ordered = keyed_order(gated.verdict)
     assert gated.verdict.outcome == "promote"
     # No loss in 100 items: (1 − .1)^100 = 2.7e-5, far under the first Pocock bound's .02.
     assert sorted(mine.numbers()) == sorted(ordered[:LOOK])
@@ -51,13 +55,13 @@ def test_an_equal_checkpoint_is_asked_the_first_look_of_the_keyed_order_and_no_m
 def test_a_reference_is_asked_two_looks_ahead_and_the_next_gate_finds_its_answers(world: World) -> None:
     theirs = Checkpoint("old")
     first = world.gate(Checkpoint("new"), theirs)
-    ordered = keyed_order(first.verdict.gate_id)
+    ordered = keyed_order(first.verdict)
     assert sorted(theirs.numbers()) == sorted(ordered[: 2 * LOOK])
     assert first.n_asked == {"candidate": LOOK, "champion": 2 * LOOK}
     held = set(theirs.numbers())
     theirs.asked.clear()
     second = world.gate(Checkpoint("newer"), theirs)
-    wanted = keyed_order(second.verdict.gate_id)
+    wanted = keyed_order(second.verdict)
     assert wanted != ordered  # another candidate is another gate
     missing = set(wanted[: 2 * LOOK]) - held
     assert set(theirs.numbers()) == missing
@@ -69,7 +73,7 @@ def test_a_worse_checkpoint_is_blocked_as_soon_as_that_is_proven(world: World) -
     # no win: z = −√20 = −4.5, and the O'Brien–Fleming bound at t = .5, α = .025 is 2.86 (at t = .25 it is 4.05).
     mine = Checkpoint("new", every(10))
     gated = world.gate(mine, Checkpoint("old"))
-    ordered = keyed_order(gated.verdict.gate_id)
+    ordered = keyed_order(gated.verdict)
     finding = pair(gated)
     assert (gated.verdict.outcome, finding.outcome, finding.look) == ("block", "block", 2)
     assert sorted(mine.numbers()) == sorted(ordered[: 2 * LOOK])
@@ -120,7 +124,7 @@ def test_benchmarks_are_asked_in_lock_step_and_one_that_cleared_is_asked_no_furt
         def wrong(remainder: int) -> Wrong:
             return lambda r: r.prompt.text.startswith("hard") and every(7, remainder)(r)
 
-        mine, theirs = Checkpoint("new", wrong(0)), Checkpoint("old", wrong(1))
+        mine, theirs = Checkpoint("n6", wrong(0)), Checkpoint("old", wrong(1))
         gated = world.gate(mine, theirs)
         easy, hard = (pairs(gated)[name, "champion"] for name in ("easy", "hard"))
         assert (easy.look, easy.n) == (1, LOOK)
@@ -132,12 +136,12 @@ def test_benchmarks_are_asked_in_lock_step_and_one_that_cleared_is_asked_no_furt
 
 
 def test_engines_take_turns_and_never_hold_the_device_together(world: World) -> None:
-    # Losses and wins cancel, so that it takes more than two looks.
-    mine, theirs = Checkpoint("new", every(6)), Checkpoint("old", every(6, 1))
+    # Losses and wins cancel, so that it takes more than two looks in the order that these names give.
+    mine, theirs = Checkpoint("n6", every(6)), Checkpoint("old", every(6, 1))
     gated = world.gate(mine, theirs)
     assert (pair(gated).look or 0) >= 3
     # The champion answers two looks when its engine is open: at looks 1 and 3, and not at look 2.
-    assert world.order_of_engines == ["new", "old", "new", "old"]
+    assert world.order_of_engines == ["n6", "old", "n6", "old"]
 
 
 def test_the_anchor_is_asked_too_and_a_loss_against_it_alone_blocks(world: World) -> None:
