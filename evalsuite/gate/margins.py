@@ -16,6 +16,7 @@ from evalsuite.errors import PolicyError
 from evalsuite.gate.order import Order
 from evalsuite.gate.policy import Policy, Rule
 from evalsuite.stats.bounds import bounds
+from evalsuite.stats.inferiority import even_clusters
 from evalsuite.stats.normal import upper_tail, z_of_upper_tail
 from evalsuite.stats.power import design_effect, k_ratio
 
@@ -46,6 +47,7 @@ class PairPlan:
     k: int
     order: Order
     deff: float
+    icc: float
     stderr: float
     source: str
     margin: float
@@ -121,8 +123,9 @@ def _plan(policy: Policy, each: PairInput, n_tests: int) -> PairPlan:
     rule = policy.rule(each.benchmark)
     clear, block = look_bounds(policy, each.order, n_tests)
     last = _last(clear)
-    stderr, source, deff = _planned_stderr(policy, each)
-    reach = _reach(last, policy.method.beta / n_tests, () if each.order.strata else each.order.clusters)
+    stderr, source, deff, icc = _planned_stderr(policy, each)
+    clusters = () if each.order.strata else each.order.clusters
+    reach = _reach(last, policy.method.beta / n_tests, clusters, icc)
     margin, blind = _margin(policy, rule, reach, last, stderr)
     return PairPlan(
         each.benchmark,
@@ -131,6 +134,7 @@ def _plan(policy: Policy, each: PairInput, n_tests: int) -> PairPlan:
         each.k,
         each.order,
         deff,
+        icc,
         stderr,
         source,
         margin,
@@ -147,19 +151,19 @@ def _last(bounds_: Sequence[float]) -> float:
     return [b for b in bounds_ if math.isfinite(b)][-1]
 
 
-def _reach(last: float, miss: float, clusters: Sequence[str]) -> float:
+def _reach(last: float, miss: float, clusters: Sequence[str], icc: float) -> float:
     """C: how many planned standard errors a margin must be, so that an equal checkpoint misses it with chance `miss`.
 
-    Clustered pairs are tested by Student's t on G−1 degrees of freedom, and planned by it.
+    Clustered pairs are tested by Student's t on the degrees of freedom that their clusters leave, and planned by it.
     """
     if not clusters:
         return last + float(z_of_upper_tail(miss))
-    freedom = max(1, len(set(clusters)) - 1)
+    freedom = even_clusters(list(Counter(clusters).values()), icc) - 1 if len(set(clusters)) > 1 else 1
     return t_quantile(1 - float(upper_tail(last)), freedom) + t_quantile(1 - miss, freedom)
 
 
-def _planned_stderr(policy: Policy, each: PairInput) -> tuple[float, str, float]:
-    """√(v·deff/n) of the mean difference over all items, where v comes from, and deff."""
+def _planned_stderr(policy: Policy, each: PairInput) -> tuple[float, str, float, float]:
+    """√(v·deff/n) of the mean difference over all items, where v comes from, deff and the ICC behind it."""
     plan, ratio = policy.plan, k_ratio(each.k / each.of)
     floor = plan.disagreement_floor * ratio
     if each.spread is not None:
@@ -170,7 +174,7 @@ def _planned_stderr(policy: Policy, each: PairInput) -> tuple[float, str, float]
     icc = plan.icc if each.spread is None or each.spread.icc is None else each.spread.icc
     clusters = () if each.order.strata else each.order.clusters
     deff = float(design_effect(list(Counter(clusters).values()), icc)) if clusters else 1.0
-    return math.sqrt(variance * deff / each.order.n), source, deff
+    return math.sqrt(variance * deff / each.order.n), source, deff, icc
 
 
 def _margin(policy: Policy, rule: Rule, reach: float, last: float, stderr: float) -> tuple[float, bool]:

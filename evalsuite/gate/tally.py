@@ -15,7 +15,7 @@ from evalsuite.gate.margins import PairPlan
 from evalsuite.gate.rule import FEW_GRADED
 from evalsuite.scorecard import Result
 from evalsuite.stats.betting import log_e
-from evalsuite.stats.inferiority import clustered_stderr, loss_bound, stratified_stderr
+from evalsuite.stats.inferiority import cluster_robust, loss_bound, stratified_stderr
 from evalsuite.stats.power import intraclass
 
 JUDGE = "judge: "  # how a failure begins that is a judge's, not the checkpoint's or ours (verify.judge.Unjudged)
@@ -120,7 +120,7 @@ class Sample:
     now: float
     was: float
     stderr: float
-    groups: int
+    groups: float  # how many even clusters tell as much; 0 for independent items
     binary: bool
     few: float
     variance: float
@@ -137,12 +137,12 @@ class Sample:
         binary = (
             plan.k == 1 and index is None and bool(((now == 0) | (now == 1)).all() and ((was == 0) | (was == 1)).all())
         )
-        stderr, groups = math.sqrt(variance / n) if n else math.inf, 0
+        stderr, groups = math.sqrt(variance / n) if n else math.inf, 0.0
         if index is not None and n:
             if plan.order.strata:
                 stderr = float(stratified_stderr(d, index))
             else:
-                stderr, groups = clustered_stderr(d, index)
+                stderr, groups = cluster_robust(d, index, plan.icc)
         return cls(
             n=n,
             wins=wins,
@@ -151,7 +151,7 @@ class Sample:
             now=math.fsum(now) / n if n else math.nan,
             was=math.fsum(was) / n if n else math.nan,
             stderr=float(stderr),
-            groups=int(groups),
+            groups=groups,
             binary=binary,
             few=_few(plan, d, losses, index) if wins + losses < FEW_GRADED and not binary else 1.0,
             variance=variance,

@@ -112,6 +112,39 @@ def clustered_stderr(differences: Array, cluster_index: NDArray[np.integer]) -> 
     return math.sqrt(groups / (groups - 1) * math.fsum(residuals**2)) / len(differences), groups
 
 
+def cluster_robust(differences: Array, cluster_index: NDArray[np.integer], icc: float) -> tuple[float, float]:
+    """The error of the mean over clusters of uneven size, and the number of even clusters that tell as much.
+
+    CR2 (Bell & McCaffrey 2002): SE² = n⁻² Σ_c (Σ_{i∈c} (d_i − D))² / (1 − s_c/n), the CR1 form where all clusters have
+    one size s. T is referred to Student's t on `groups` − 1 degrees of freedom, `groups` as in `even_clusters`. With
+    CR1 and G − 1, 27 uneven clusters clear a drop of the margin 7 times in 100 at a nominal 5 (results/GATE.md).
+    """
+    sizes = np.bincount(cluster_index)
+    kept = sizes > 0
+    if int(kept.sum()) < 2:
+        return math.inf, float(kept.sum())
+    n = len(differences)
+    sums = np.bincount(cluster_index, weights=differences)[kept]
+    sizes = sizes[kept]
+    residuals = sums - sizes * (float(sums.sum()) / n)
+    return math.sqrt(math.fsum(residuals**2 / (1 - sizes / n))) / n, even_clusters(sizes, icc)
+
+
+def even_clusters(sizes: ArrayLike, icc: float) -> float:
+    """1 + the degrees of freedom of CR2 for a mean over clusters of these sizes; G where they are all alike.
+
+    Satterthwaite's f = tr(B)²/tr(B²) with B = D^-½ (I − p1ᵀ) W (I − 1pᵀ) D^-½, p_c = s_c/n, D = diag(1 − p_c), and the
+    working variance W = diag(s_c (1 + (s_c − 1)·icc)) of a cluster's sum. At least 2, at most G.
+    """
+    s = np.asarray(sizes, dtype=float)
+    p = s / s.sum()
+    w = s * (1 + (s - 1) * icc)
+    b = np.diag(w) - np.outer(p, w) - np.outer(w, p) + np.outer(p, p) * w.sum()
+    b /= np.sqrt(np.outer(1 - p, 1 - p))
+    freedom = float(np.trace(b)) ** 2 / float((b * b).sum())
+    return 1 + min(max(freedom, 1.0), len(s) - 1)
+
+
 def stratified_stderr(differences: Array, stratum_index: NDArray[np.integer]) -> float:
     """The error of the mean "on exactly these strata": SE² = n⁻² Σ_k n_k·s_k², the variance inside strata only.
 

@@ -13,6 +13,7 @@ from evalsuite.gate.margins import Spread
 from evalsuite.gate.order import Order, order
 from evalsuite.gate.policy import Policy
 from evalsuite.gate.rule import Seen, Setup, course
+from evalsuite.stats.inferiority import even_clusters
 from tests.speed.gate_worlds import (
     Floats,
     World,
@@ -100,8 +101,8 @@ def clustered_cell(
         setup = setup_of(policy, [plan], np.array([[plan.margin]]), PAIRS)
         sizes = np.array([items.sizes])
         one = np.ones(1, np.int64)
-        worse.append(World(setup, clustered_looks(items, noise, -plan.margin), sizes, one, one))
-        equal.append(World(setup, clustered_looks(items, noise, 0.0), sizes, one, one))
+        worse.append(World(setup, clustered_looks(items, noise, -plan.margin, icc), sizes, one, one))
+        equal.append(World(setup, clustered_looks(items, noise, 0.0, icc), sizes, one, one))
     name = f"n {n}, {groups} {'uneven ' if uneven else ''}clusters, ICC {icc:g}"
     return _together(name, [_cell(name, *both) for both in zip(worse, equal, strict=True)])
 
@@ -143,21 +144,23 @@ def clustered_noise(items: Order, icc: float, runs: int, rng: np.random.Generato
     return np.asarray(s * shared + np.sqrt(s) * own)
 
 
-def clustered_looks(items: Order, noise: Floats, effect: float) -> tuple[Seen, ...]:
-    """What the looks see of cluster sums: mean and CR1 error of each prefix of whole clusters."""
+def clustered_looks(items: Order, noise: Floats, effect: float, icc: float) -> tuple[Seen, ...]:
+    """What the looks see of cluster sums: mean and CR2 error of each prefix of whole clusters; `icc` is the planned."""
     s = _lengths(items)
     sums = noise + s * effect
     ends = {size: g for g, size in enumerate(accumulate(int(x) for x in s), start=1)}
-    return tuple(_clustered(sums[:, : ends[size]], s[: ends[size]]) for size in items.sizes)
+    return tuple(_clustered(sums[:, : ends[size]], s[: ends[size]], icc) for size in items.sizes)
 
 
-def _clustered(sums: Floats, s: Floats) -> Seen:
-    """CR1 by sums: SE² = G/(G−1)·n⁻²·Σ(S_c − s_c·D)²."""
-    runs, groups = sums.shape
+def _clustered(sums: Floats, s: Floats, icc: float) -> Seen:
+    """CR2 by sums: SE² = n⁻²·Σ(S_c − s_c·D)²/(1 − s_c/n)."""
+    runs = len(sums)
     n = float(s.sum())
     mean = sums.sum(axis=1) / n
     residual = sums - s * mean[:, None]
-    stderr = np.sqrt(groups / max(groups - 1, 1) * (residual**2).sum(axis=1)) / n
+    apart = np.maximum(1 - s / n, 1e-9)
+    stderr = np.sqrt((residual**2 / apart).sum(axis=1)) / n
+    groups = even_clusters(s, icc) if len(s) > 1 else 1.0
     half = np.full((runs, 1), n / 2)  # normal differences are never 0
     column = np.full((runs, 1), 1.0)
     return Seen(n * column, half, half, mean[:, None], stderr[:, None], groups * column, column < 0, column)

@@ -20,7 +20,7 @@ from evalsuite.gate.policy import Policy
 from evalsuite.gate.reading import load_policy
 from evalsuite.gate.rule import Course, course
 from evalsuite.scorecard import Scorecard
-from evalsuite.stats.inferiority import clustered_stderr
+from evalsuite.stats.inferiority import cluster_robust
 from tests.evalsuite.gate.cards import duel, facts_of
 from tests.speed.gate_errors import (
     Q,
@@ -107,7 +107,8 @@ def test_clusters_that_are_ignored_would_be_noticed() -> None:
     world = binary_world(POLICY, rng(), np.full((2000, 1), Q), np.zeros((2000, 1)), sizes=[6480], n_tests=18)
     margin = float(world.setup.margin[0, 0])
     naive = [
-        replace(s, stderr=np.sqrt(Q / s.n), groups=np.zeros_like(s.n)) for s in clustered_looks(items, rough, -margin)
+        replace(s, stderr=np.sqrt(Q / s.n), groups=np.zeros_like(s.n))
+        for s in clustered_looks(items, rough, -margin, 0.01)
     ]
     assert course(world.setup, naive).promoted.mean() > 0.15
 
@@ -142,11 +143,11 @@ def test_sums_of_clusters_have_the_error_of_the_items() -> None:
     d = rng().standard_normal(items.n)
     names = list(dict.fromkeys(items.clusters))
     index = np.array([names.index(c) for c in items.clusters])
-    looks = clustered_looks(items, np.bincount(index, weights=d)[None, :], 0.25)
+    looks = clustered_looks(items, np.bincount(index, weights=d)[None, :], 0.25, 0.01)
     for seen, size in zip(looks, items.sizes, strict=True):
-        stderr, groups = clustered_stderr(d[:size], index[:size])
+        stderr, groups = cluster_robust(d[:size], index[:size], 0.01)
         assert seen.stderr[0, 0] == pytest.approx(stderr)
-        assert seen.groups[0, 0] == groups
+        assert seen.groups[0, 0] == pytest.approx(groups)
         assert seen.mean[0, 0] == pytest.approx(d[:size].mean() + 0.25)
 
 

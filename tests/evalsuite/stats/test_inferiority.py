@@ -15,8 +15,10 @@ from scipy.stats import t as student
 
 from evalsuite.stats import mean_stderr
 from evalsuite.stats.inferiority import (
+    cluster_robust,
     clustered_stderr,
     clustered_z,
+    even_clusters,
     loss_bound,
     paired_stderr,
     plain_z,
@@ -271,3 +273,19 @@ def test_items_that_come_in_clusters_keep_their_level_only_with_t(groups: int, s
     naive = plain_z(means.mean(axis=1), math.sqrt(0.15 / (groups * size)), 0.0)
     assert abs((z <= norm.ppf(0.05)).mean() - 0.05) < 3 * 0.0022
     assert (naive <= norm.ppf(0.05)).mean() > 0.15
+
+
+def test_even_clusters_are_what_cr1_says_and_uneven_ones_tell_less() -> None:
+    even = np.repeat(np.arange(6), 5)
+    d = np.random.default_rng(3).standard_normal(30)
+    # 1 − 5/30 = 5/6, so that Σ/(5/6) is G/(G−1)·Σ with G = 6.
+    assert cluster_robust(d, even, 0.01) == (pytest.approx(clustered_stderr(d, even)[0]), pytest.approx(6.0))
+    assert 2 <= even_clusters([100, 5, 5, 5, 5, 5], 0.01) < 3.5
+    assert cluster_robust(d, np.zeros(30, int), 0.01) == (math.inf, 1.0)
+
+
+def test_two_uneven_clusters_by_hand() -> None:
+    # Sizes 1 and 3, sums 1 and 0: D = 1/4, residuals 3/4 and −3/4; Σ r²/(1 − s/n) = .5625/.75 + .5625/.25 = 3.
+    stderr, groups = cluster_robust(np.array([1.0, 0.0, 0.0, 0.0]), np.array([0, 1, 1, 1]), 0.0)
+    assert stderr == pytest.approx(math.sqrt(3) / 4)
+    assert groups == 2.0
