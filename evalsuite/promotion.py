@@ -15,7 +15,7 @@ from evalsuite.errors import CheckpointError, EvalsuiteError, LostRace, Registry
 from evalsuite.gate.verdict import from_raw, outcome_of
 from evalsuite.notify import notify
 from evalsuite.registry import Event, Ref, Registry
-from evalsuite.registry.manifest import manifest_of
+from evalsuite.registry.manifest import declared_digest, manifest_of
 from evalsuite.registry.refs import check_name, moves
 
 __all__ = ["CHOSEN", "NotPromoted", "Promoted", "Regate", "manifest_of", "promote"]
@@ -306,7 +306,7 @@ def _check_declared(checkpoint: Checkpoint, ruling: _Ruling) -> None:
     declared, path = ruling.verdict.get("declared"), checkpoint.path / "evalsuite.json"
     if declared is None:
         return  # a verdict from before this was kept
-    if declared != (hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""):
+    if declared != declared_digest(read_json(path)):
         raise CheckpointError(
             f"{path}: changed since it was judged; nothing was promoted: restore it, or run evalsuite gate "
             f"{checkpoint.path}"

@@ -58,7 +58,7 @@ class Training:
 
     `declared` is false when nothing is known, `waived` the reason that was given for training without a report, and
     `reports` the decontamination of each data set, by digest, against the suite of this gate. `digest` is that of the
-    file that declares it, evalsuite.json, which is no part of the checkpoint's own digest.
+    declaration (`registry.manifest.declared_digest`), which is no part of the checkpoint's own digest.
     """
 
     declared: bool = False

@@ -72,7 +72,7 @@ class Verdict:
     `cost` counts (item, sample) responses of the candidate that were used, of a full run with one sample per item, and
     what was used of the references. `blind` has for each benchmark the smallest drop that could have been seen. `again`
     counts other gates of this candidate against this champion, `partial` says how much of the suite was gated,
-    `declared` is the sha256 of the checkpoint's evalsuite.json.
+    `declared` is the digest of what the checkpoint's evalsuite.json says of its data (`facts.declared_digest`).
     """
 
     gate_id: str

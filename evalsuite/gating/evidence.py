@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from evalsuite.errors import CheckpointError, EngineError, UsageError
 from evalsuite.gate.facts import Check, Contamination, Training
 from evalsuite.gate.margins import Spread, history_of
 from evalsuite.journal import Journal, KeyMaker
+from evalsuite.registry.manifest import declared_digest
 from evalsuite.types import GenerateRequest, Message, Prompt, Response, Sampling
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def training_of(
     """
     if folder is None:
         return Training()
-    declared, digest = read_json(folder / "evalsuite.json"), _digest_of(folder / "evalsuite.json")
+    declared = read_json(folder / "evalsuite.json")
+    digest = declared_digest(declared)
     data = declared.get("data")
     if not isinstance(data, list) or not data:
         return Training(digest=digest)
@@ -119,10 +120,6 @@ def training_of(
 def dataset_digests(dataset: Mapping[str, Any]) -> frozenset[str]:
     """Digests of what a benchmark read, from the `dataset` of its plan or result; empty where none is known."""
     return frozenset(str(d["digest"]) for d in dataset.get("parts") or [dataset] if d.get("digest"))
-
-
-def _digest_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _named(data: Sequence[Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,3 +55,16 @@ def _tokenizer_digest(checkpoint: Checkpoint) -> str:
         name: h for name, h in checkpoint.files.items() if name in names or name.endswith((".tiktoken", ".model"))
     }
     return digest_of(chosen)
+
+
+DECLARED = ("data", "decontamination_waived", "stage")
+
+
+def declared_digest(raw: Mapping[str, object]) -> str:
+    """sha256 of what a gate reads of a checkpoint's evalsuite.json; "" where that says nothing.
+
+    The rest of the file (paths, metrics) may differ between two runs that are the same to a gate.
+    """
+    said = {key: raw[key] for key in DECLARED if raw.get(key)}
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if said else ""

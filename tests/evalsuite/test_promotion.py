@@ -20,6 +20,7 @@ from evalsuite.cli import rollback as rollback_cli
 from evalsuite.errors import CheckpointError, EvalsuiteError, LostRace, RegistryError, UsageError
 from evalsuite.promotion import NotPromoted, manifest_of, promote
 from evalsuite.registry import FAULTS, Registry
+from evalsuite.registry.manifest import declared_digest
 from evalsuite.registry.refs import content, moves, ref_of
 from tests.evalsuite.registry.places import killed_at, memory_folder
 
@@ -351,7 +352,7 @@ def test_what_the_trainer_declared_must_be_what_was_judged(
     folder = make_checkpoint(tmp_path / "a", stage="sft", data=["cd"])
     said = folder / "evalsuite.json"
     whole = said.read_bytes()
-    judge(registry, folder, declared=hashlib.sha256(whole).hexdigest())
+    judge(registry, folder, declared=declared_digest(json.loads(whole)))
     if changed is None:
         said.unlink()
     else:

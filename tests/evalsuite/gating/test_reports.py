@@ -135,10 +135,16 @@ def test_a_report_that_cannot_be_read_is_named(tmp_path: Path, changes: Mapping[
 
 def test_the_digest_of_the_declaration_is_kept(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path)
-    assert read(tmp_path).digest == hashlib.sha256((folder / "evalsuite.json").read_bytes()).hexdigest()
+    said = json.loads((folder / "evalsuite.json").read_text())
+    whole = read(tmp_path).digest
+    assert len(whole) == 64
+    (folder / "evalsuite.json").write_text(json.dumps(said | {"step": 7, "source": "/elsewhere"}))
+    assert read(tmp_path).digest == whole  # what a gate does not read may differ
+    (folder / "evalsuite.json").write_text(json.dumps(said | {"decontamination_waived": "in a hurry"}))
+    assert read(tmp_path).digest != whole
     (folder / "evalsuite.json").write_text('{"stage": "sft"}')
     undeclared = read(tmp_path)
-    assert (undeclared.declared, undeclared.digest) == (False, hashlib.sha256(b'{"stage": "sft"}').hexdigest())
+    assert (undeclared.declared, undeclared.digest) == (False, hashlib.sha256(b'{"stage":"sft"}').hexdigest())
     (folder / "evalsuite.json").unlink()
     assert read(tmp_path) == Training()
 
