@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,9 @@ def test_a_short_demo_ends_in_a_leaderboard(
     out = capfd.readouterr().out
     assert "$ evalsuite leaderboard" in out
     table = out.split("$ evalsuite leaderboard")[1]
-    rows = {
-        line.split()[0]: float(line.split()[1]) for line in table.splitlines() if line.startswith(("early", "late"))
-    }
-    assert rows["late"] > rows["early"]
+    rows = dict(re.findall(r"^(early|late) +\[\d, \d\] +([\d.]+)", table, flags=re.MULTILINE))
+    assert float(rows["late"]) > float(rows["early"])
+    assert "promote: late may replace early (champion, generation 1)" in out
+    assert "block: early may not replace late (champion, generation 2)" in out
     checkpoint = open_checkpoint(tmp_path / "checkpoints" / "late")
     assert 0 < checkpoint.n_parameters < 1_000_000
