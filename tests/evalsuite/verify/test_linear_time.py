@@ -81,8 +81,8 @@ def slow(response: str, limit: float) -> dict[str, float]:
 
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 def test_a_line_of_200_000_characters_takes_a_moment(line: str) -> None:
-    # The goal is 50 ms on an idle core (the slowest is near 30); a busy machine doubles CPU time. Quadratic is seconds.
-    assert not slow((line * (200_000 // len(line) + 1))[:200_000], limit=0.1)
+    # The goal is 50 ms on an idle core (the slowest is near 30); a busy machine takes a multiple. Quadratic is seconds.
+    assert not slow((line * (200_000 // len(line) + 1))[:200_000], limit=0.3)
 
 
 @pytest.mark.parametrize("line", ["a", "answer: ", "digit 1,", "\\sqrt[", "anſwer iſ "])
