@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from evalsuite.cli.judge import judge_options
-from evalsuite.cli.options import comma_list, complete_benchmarks
+from evalsuite.cli.options import benchmarks_option, comma_list, complete_benchmarks, results_option
 
 EPILOG = """\b
 Examples:
@@ -35,14 +35,7 @@ output_2, label, subset) adds agreement with people. The result is kept with the
     help="Folder of local copies, DIR/<owner>/<name>; repeatable. [default: EVALSUITE_DATA_ROOT]",
 )
 @click.option("--hub", is_flag=True, help="Load what is in no data root from the hub.")
-@click.option(
-    "--benchmarks",
-    "extra",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder with benchmark folders of your own; repeatable.",
-)
+@benchmarks_option
 @click.option(
     "--print-prompts",
     "n_prompts",
@@ -59,13 +52,7 @@ output_2, label, subset) adds agreement with people. The result is kept with the
     metavar="JSONL",
     help="LLMBar, for the agreement of a --judge with people.",
 )
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Where a judge's answers and its calibration are kept.",
-)
+@results_option("Where a judge's answers and its calibration are kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     tasks: tuple[str, ...] | None,

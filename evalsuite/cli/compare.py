@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from evalsuite.cli.options import complete_suites, table_options
+from evalsuite.cli.options import complete_suites, results_option, table_options
 
 EPILOG = """\b
 Examples:
@@ -23,13 +23,7 @@ A and B are scorecard files, or names, folders or digests of checkpoints that we
 @click.option("--suite", shell_complete=complete_suites, help="The suite to compare on, where there are several.")
 @click.option("--reference", "model", metavar="MODEL", help="Instead of B: the published numbers of this model.")
 @click.option("--allow-mixed", is_flag=True, help="Compare across suites, regimes and benchmark digests, marked.")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Where scorecards are looked up by name.",
-)
+@results_option("Where scorecards are looked up by name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON, numbers 0 to 1.")
 @table_options
 def command(

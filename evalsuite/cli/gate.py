@@ -13,18 +13,13 @@ import click
 
 from evalsuite.cli import gate_plan
 from evalsuite.cli.gate_job import gate_options
+from evalsuite.cli.options import benchmarks_option, results_option
 
 if TYPE_CHECKING:
     from evalsuite.gate.verdict import Verdict
     from evalsuite.gating import Gated
 
-RESULTS = click.option(
-    "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Where the registry is kept.",
-)
+RESULTS = results_option("Where the registry is kept.")
 EPILOG = """\b
 Examples:
   evalsuite gate run/step-2000 --bootstrap             the first checkpoint: floors and checks only
@@ -199,14 +194,7 @@ def override(verdict: str, reason: str, by: str, results: Path) -> None:
 @click.option("--suite", default="tulu3-dev", show_default=True)
 @click.option("--regime", metavar="NAME|FILE", help="As the gates were run. [default: the suite's]")
 @click.option("--no-quirks", is_flag=True, help="As the gates were run.")
-@click.option(
-    "--benchmarks",
-    "extra",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder with benchmark folders of your own; repeatable.",
-)
+@benchmarks_option
 @RESULTS
 def epoch(
     reason: str, ref: str, suite: str, regime: str | None, no_quirks: bool, extra: tuple[Path, ...], results: Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from evalsuite.cli.options import complete_suites
+from evalsuite.cli.options import benchmarks_option, complete_suites
 
 if TYPE_CHECKING:
     from evalsuite.gate.plan import Plan, Spreads
@@ -40,14 +40,7 @@ def complete_policies(ctx: click.Context, parameter: click.Parameter, incomplete
 def suite_options(function: F) -> F:
     """--suite, --regime, --set and --benchmarks."""
     for option in (
-        click.option(
-            "--benchmarks",
-            "extra",
-            multiple=True,
-            type=click.Path(path_type=Path),
-            metavar="DIR",
-            help="Folder with benchmark folders of your own; repeatable.",
-        ),
+        benchmarks_option,
         click.option(
             "--set",
             "sets",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalsuite.cli.options import complete_suites
+from evalsuite.cli.options import benchmarks_option, complete_suites
 
 if TYPE_CHECKING:
     from evalsuite.benchmark import Benchmark
@@ -30,14 +30,7 @@ HEADER = ("column", "benchmark", "dataset", "n", "settings", "metric", "judge")
 @click.option("--regime", metavar="NAME|FILE", help="At the settings of another version. [default: the suite's]")
 @click.option("--constraints", is_flag=True, help="List the checkable instructions instead.")
 @click.option("--trainers", is_flag=True, help="List the trainers of `evalsuite loop` instead.")
-@click.option(
-    "--benchmarks",
-    "extra",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder with benchmark folders of your own; repeatable.",
-)
+@benchmarks_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     suite: str | None, regime: str | None, constraints: bool, trainers: bool, extra: tuple[Path, ...], as_json: bool

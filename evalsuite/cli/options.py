@@ -48,23 +48,30 @@ def data_options(function: F) -> F:
     return click.option("--offline", is_flag=True, help="Never ask the hub, only data roots and caches.")(function)
 
 
-def folder_options(function: F) -> F:
-    """--benchmarks and --results."""
-    function = click.option(
-        "--benchmarks",
-        "extra",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Folder with benchmark folders of your own; repeatable.",
-    )(function)
+benchmarks_option = click.option(
+    "--benchmarks",
+    "extra",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder with benchmark folders of your own; repeatable.",
+)
+
+
+def results_option(what: str) -> Callable[[F], F]:
+    """--results, with what is kept or looked for there."""
     return click.option(
         "--results",
         type=click.Path(path_type=Path, file_okay=False),
         default=Path("results"),
         show_default=True,
-        help="Where journals and scorecards are kept.",
-    )(function)
+        help=what,
+    )
+
+
+def folder_options(function: F) -> F:
+    """--benchmarks and --results."""
+    return results_option("Where journals and scorecards are kept.")(benchmarks_option(function))
 
 
 def table_options(function: F) -> F:

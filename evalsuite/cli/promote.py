@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from evalsuite.cli.options import results_option
+
 EPILOG = """\b
 Examples:
   evalsuite promote run/step-2000
@@ -47,13 +49,7 @@ is hold, with 2 for anything that is missing or broken."""
 @click.option("--allow-pickle", is_flag=True, help="As it was scored: pickled weights count.")
 @click.option("--trust-remote-code", is_flag=True, help="As it was scored: code in the folder counts.")
 @click.option("--lock", type=click.Choice(["flock", "lease"]), default="flock", help="lease: for NFS and the like.")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Where the registry is kept.",
-)
+@results_option("Where the registry is kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print the promotion as JSON.")
 def command(
     checkpoint: Path,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalsuite.cli.options import results_option
+
 if TYPE_CHECKING:
     from evalsuite.registry import Event, Registry
 
@@ -51,13 +53,7 @@ Examples:
 
 One way: nothing is read back, and what was exported once is not written again."""
 
-_results = click.option(
-    "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Where the registry is kept.",
-)
+_results = results_option("Where the registry is kept.")
 
 
 @click.group("registry", epilog=EPILOG)

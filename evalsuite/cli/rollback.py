@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from evalsuite.cli.options import results_option
+
 EPILOG = """\b
 Examples:
   evalsuite rollback --reason "answers in the wrong language"
@@ -28,13 +30,7 @@ Nothing is erased: the log keeps every generation (evalsuite registry log)."""
 @click.option("--to", type=click.IntRange(1), metavar="GENERATION", help="[default: the one before the present]")
 @click.option("--reason", required=True, help="Why, for the log.")
 @click.option("--lock", type=click.Choice(["flock", "lease"]), default="flock", help="lease: for NFS and the like.")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Where the registry is kept.",
-)
+@results_option("Where the registry is kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print the new generation as JSON.")
 def command(ref: str, to: int | None, reason: str, lock: str, results: Path, as_json: bool) -> None:
     """Bring back the champion before this one, or that of --to, as a new generation."""

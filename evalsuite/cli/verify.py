@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from evalsuite.cli.options import complete_benchmarks, data_options
+from evalsuite.cli.options import benchmarks_option, complete_benchmarks, data_options
 
 EPILOG = """\b
 Examples:
@@ -29,14 +29,7 @@ One row of RESPONSES is one of
 @click.argument("benchmark", shell_complete=complete_benchmarks)
 @click.argument("responses", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @data_options
-@click.option(
-    "--benchmarks",
-    "extra",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder with benchmark folders of your own; repeatable.",
-)
+@benchmarks_option
 @click.option(
     "--variant",
     metavar="NAME",
