@@ -126,6 +126,8 @@ def promote(
     a newer verdict is looked for. Raises NotPromoted, LostRace, RegistryError, CheckpointError, UsageError.
     """
     _check_asked(checkpoint_path, ref, new_policy)
+    if checkpoint_path.is_file():
+        raise UsageError(f"{checkpoint_path} is a file; a checkpoint is promoted by its folder")
     reader = _Reader(checkpoint_path, allow_pickle, trust_remote_code, paranoid)
     _refuse_reward_model(checkpoint_path.expanduser())
     checkpoint = reader.open()

@@ -41,6 +41,21 @@ Stopped or killed? Type the same command again: it goes on where it stopped, and
 1 block, 3 hold (inconclusive, or samples failed), 2 wrong usage or broken input, 4 another champion came meanwhile."""
 
 
+EXPLAIN = """\b
+Examples:
+  evalsuite gate explain 8da50fc7069c
+  evalsuite gate explain 8da50fc7069c --json"""
+OVERRIDE = """\b
+Examples:
+  evalsuite gate override 8da50fc7069c --reason "the one lost set is retired next week" --by ada
+
+Only tiers and rules that the policy's `override` allows; never failed samples."""
+EPOCH = """\b
+Examples:
+  evalsuite gate epoch --reason "new base model"
+  evalsuite gate epoch --suite my-suite.yaml --benchmarks my-benchmarks/ --reason "test set was replaced\""""
+
+
 @click.command("gate", epilog=EPILOG)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--against", metavar="REF|FOLDER", help="What it is compared with. [default: the policy's, champion]")
@@ -100,13 +115,16 @@ def _gate(options: dict[str, Any]) -> Gated:
 
 def show(verdict: Verdict) -> None:
     """Prints a verdict: what was decided, then one line for each finding, folded to the width of a terminal."""
-    from evalsuite.gate.verdict import headline, lines
+    from evalsuite.gate.verdict import EARLY, headline, lines
     from evalsuite.tables import print_text, visible
 
     width = _width()
     head = visible(headline(verdict))
     text = [*(textwrap.wrap(head, width, subsequent_indent="  ") if width else [head])]
     text += [visible(line) for line in lines(verdict.findings, width)]
+    if any(f.early and f.difference is not None for f in verdict.findings):
+        note = f"{EARLY} stopped early: enough to decide, biased as an estimate (evalsuite score asks the rest)"
+        text += textwrap.wrap(note, width, subsequent_indent="  ") if width else [note]
     print_text("\n".join(text) + "\n")
 
 
@@ -151,7 +169,7 @@ def _promote(gated: Gated, options: dict[str, Any]) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-@click.command("explain")
+@click.command("explain", epilog=EXPLAIN)
 @click.argument("verdict", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
 @RESULTS
@@ -166,7 +184,7 @@ def explain(verdict: str, as_json: bool, results: Path) -> None:
         show(found)
 
 
-@click.command("override")
+@click.command("override", epilog=OVERRIDE)
 @click.argument("verdict", metavar="ID")
 @click.option("--reason", required=True, help="Why; it is kept for ever.")
 @click.option("--by", required=True, metavar="NAME", help="Who answers for it; tables show it.")
@@ -188,7 +206,7 @@ def override(verdict: str, reason: str, by: str, results: Path) -> None:
     print(f"next: evalsuite promote CKPT --verdict {digest[:12]}", file=sys.stderr)
 
 
-@click.command("epoch")
+@click.command("epoch", epilog=EPOCH)
 @click.option("--reason", required=True, help="Why attempts are counted anew.")
 @click.option("--ref", default="champion", show_default=True)
 @click.option("--suite", default="tulu3-dev", show_default=True)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evalsuite.errors import UsageError
-from evalsuite.gate.evidence import Looked, clean_subset, evidence, improvement, slices, standing
+from evalsuite.gate.claims import improvement
+from evalsuite.gate.evidence import Looked, clean_subset, evidence, slices, standing
 from evalsuite.gate.facts import Facts, gate_id, order_key
 from evalsuite.gate.findings import floor_finding, pair_finding
 from evalsuite.gate.floors import FloorPlan, FloorState, floor_at, plan_floors, split

@@ -127,7 +127,7 @@ class Decontamination:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """What becomes of evidence that is missing or bad; shares are of a benchmark's planned items."""
+    """What becomes of missing or bad evidence. Shares are of the items looked at, the overlap of those planned."""
 
     missing: Literal["block", "hold"] = "block"
     judge_failed_rate_max: float = 0.005

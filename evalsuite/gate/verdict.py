@@ -16,6 +16,7 @@ from evalsuite.errors import UsageError
 
 SCHEMA = "gate/1"
 INDENT = " " * 7
+EARLY = "~"  # behind a difference over a part of the items: it decides, and is biased as an estimate
 Outcome = Literal["promote", "block", "hold"]
 FindingOutcome = Literal["pass", "warn", "hold", "block", "error"]
 EXIT_CODES: Mapping[str, int] = {"promote": 0, "block": 1, "hold": 3}
@@ -206,7 +207,7 @@ def _numbers(f: Finding) -> str:
         words.append(f"{f.was:.3f} → {f.now:.3f}" if f.was is not None else f"{f.now:.3f}")
     if f.difference is not None:
         interval = f" [{signed(f.low)}, {signed(f.high)}]" if f.low is not None and f.high is not None else ""
-        words.append(signed(f.difference) + interval)
+        words.append(signed(f.difference) + interval + (EARLY if f.early else ""))
     if f.limit is not None:
         words.append(f"{_LIMITS.get(f.rule, 'limit')} {_limit(f)}")
     return "  ".join(words) + ("  " if words else "")

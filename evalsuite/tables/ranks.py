@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
@@ -50,7 +51,7 @@ def standing(lines: Sequence[Line], columns: Sequence[str], champion: str = "") 
     for column, results in whole.items():
         if pairs.by_samples(column, results):
             values = {i: r.value or 0.0 for i, r in results.items()}
-            bold |= {(i, column) for i in _undefeated(values, lambda a, b, c=column: pairs.column(c, a, b))}  # type: ignore[misc]
+            bold |= {(i, column) for i in _undefeated(values, partial(pairs.column, column))}
 
     def on_average(a: int, b: int) -> Difference | None:
         return pairs.average(lines[a].columns, a, b)

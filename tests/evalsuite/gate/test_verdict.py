@@ -11,7 +11,7 @@ import pytest
 
 from evalsuite.errors import UsageError
 from evalsuite.gate.facts import Check
-from evalsuite.gate.policy import Floor, MustImprove, Policy, Rule, Slices, Target
+from evalsuite.gate.policy import Floor, Method, MustImprove, Policy, Rule, Slices, Target
 from evalsuite.gate.verdict import (
     Finding,
     FindingOutcome,
@@ -182,3 +182,11 @@ def test_blocking_has_what_keeps_the_checkpoint_back_worst_first() -> None:
     assert set(kinds) <= {"block", "error", "hold"}
     assert len(kinds) == sum(f.outcome in {"block", "error", "hold"} for f in verdict.findings)
     assert (verdict.exit_code, replace(verdict, outcome="hold").exit_code) == (1, 3)
+
+
+def test_a_difference_over_a_part_of_the_items_is_marked_as_no_estimate() -> None:
+    early = ruled(duel(a=counts(0, 0, 400)), replace(ONE_LOOK, method=Method(looks=10)))
+    (line,) = [line for line in lines(early.findings) if " a " in line]
+    assert "+0.000 [+0.000, +0.000]~  " in line
+    whole = ruled(duel(a=counts(0, 0, 400)))
+    assert not [line for line in lines(whole.findings) if "~" in line]
