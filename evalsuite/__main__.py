@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     except EvalsuiteError as error:
         return _tell(str(error), error.exit_code)
     except click.UsageError as error:
-        hint = f" (see: {error.ctx.command_path} --help)" if error.ctx is not None else ""
+        hint = f" (see: {' '.join(error.ctx.command_path.split())} --help)" if error.ctx is not None else ""
         return _tell(f"{error.format_message()}{hint}", 2)
     except click.ClickException as error:
         return _tell(error.format_message(), 2)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evalsuite.__main__ import main
 from evalsuite.benchmark import find_benchmark
 from evalsuite.checkpoint import open_checkpoint
 from train_plugins import demo
@@ -34,5 +35,11 @@ def test_a_short_demo_ends_in_a_leaderboard(
     assert float(rows["late"]) > float(rows["early"])
     assert "promote: late may replace early (champion, generation 1)" in out
     assert "block: early may not replace late (champion, generation 2)" in out
+    # A claim that cannot hold: +99 points on average. Nothing is worse and nothing is proven, which exits with 3.
+    early, late = (str(tmp_path / "checkpoints" / name) for name in ("early", "late"))
+    claim = ["--set", "must_improve={all_of: [{metric: macro, min_gain: 0.99}]}"]
+    engine = ["--suite", "demo", "--model", "hf", "--threads", "1", "--results", str(tmp_path)]
+    assert main(["gate", late, "--against", early, *engine, *claim]) == 3
+    assert "hold   macro (must_improve)" in capfd.readouterr().out
     checkpoint = open_checkpoint(tmp_path / "checkpoints" / "late")
     assert 0 < checkpoint.n_parameters < 1_000_000
