@@ -13,7 +13,7 @@ class DecontamError(Exception):
 
 
 class BrokenRow(Exception):
-    """A training row that cannot be read: not JSON, not an object, or a selected field that is no text. It is counted."""
+    """A training row that cannot be read: not JSON, not an object, or a selected field that is no text."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -40,7 +40,7 @@ class Window(NamedTuple):
 class Field:
     """One text of an instance under a rule.
 
-    `n` counts positions (spaCy tokens for tulu3, words for others); `spans` are their character offsets in the text, one
+    `n` counts positions (spaCy tokens for tulu3, words for others); `spans` are their character offsets, one
     (from, to) a position. A field without windows cannot be matched.
     """
 
@@ -50,7 +50,7 @@ class Field:
 
 
 class Message(NamedTuple):
-    """A text of a training row that is matched as a whole. `turn` is its number in the row, `where` an index of WHERE."""
+    """A text of a training row, matched as a whole. `turn` is its number in the row, `where` an index of WHERE."""
 
     turn: int
     where: int
