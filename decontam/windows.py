@@ -1,0 +1,97 @@
+"""The windows of an eval text under a rule: which positions must be found together, and as which words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from decontam.rules import Rule
+from decontam.text import analyze, fold, spans_of, words_of
+from decontam.types import Field, Window
+
+SPACY_VERSION = "3.8"  # whose tokens the published windows are; an index keeps the exact one, see `spacy_version`
+SHORT_TOKENS = 8  # an instance below has no window under tulu3 ...
+SHORT_WORDS = 4  # ... and `--short exact` takes it whole from this many words on
+
+_LONE = re.compile("[\ud800-\udfff]")
+Spans = list[tuple[int, int]]
+
+
+def fields_of(rule: Rule, texts: Sequence[str], *, nlp: Any = None) -> list[Field]:
+    """One Field a text: its positions and the windows of `rule.n` of them, none where there are fewer.
+
+    tulu3: windows of spaCy tokens, white-space tokens included; the phrase of a window is what the analyzer makes of
+    the slice of text from its first to its last token (open-instruct @e6c3044a, decontamination/search.py). A window
+    edge may thus cut a word in two. Upstream keeps the last of equal slices; all are kept here. With `rule.n == 0` one
+    window is the whole text.
+    """
+    if rule.positions == "words":
+        return [_of_words(rule.n, words_of(rule.analyzer, text), spans_of(rule.analyzer, text)) for text in texts]
+    spans = _tokens(texts, nlp)
+    return [_of_tokens(rule, text, places) for text, places in zip(texts, spans, strict=True)]
+
+
+def short_field(text: str) -> Field | None:
+    """The whole text as one window of analyzer words, where it has too few spaCy tokens for tulu3 yet SHORT_WORDS."""
+    words = analyze(text)
+    if len(words) < SHORT_WORDS or len(next(_tokens([text]))) >= SHORT_TOKENS:
+        return None
+    return _of_words(0, words, spans_of("pattern", text))
+
+
+@cache
+def tokenizer() -> Any:
+    """spaCy's blank English pipeline, whose tokenizer is all that the rule needs."""
+    import spacy
+
+    return spacy.blank("en")
+
+
+@cache
+def spacy_version() -> str:
+    """The installed version, which indexes are bound to: tokens change with it."""
+    from importlib.metadata import version
+
+    return version("spacy")
+
+
+def _tokens(texts: Sequence[str], nlp: Any = None) -> Iterator[Spans]:
+    """The offsets of each text's spaCy tokens."""
+    # spaCy refuses lone surrogates; a replacement character is as long.
+    readable = (_LONE.sub("�", text) for text in texts)
+    for doc in (nlp or tokenizer()).tokenizer.pipe(readable):
+        yield [(start, start + size) for start, size in doc.to_array(["IDX", "LENGTH"]).tolist()]
+
+
+def _of_words(n: int, words: list[str], spans: Spans) -> Field:
+    size = n or len(words)
+    starts = range(len(words) - size + 1) if words else range(0)
+    return Field(len(words), tuple(spans), tuple(Window(i, i + size, tuple(words[i : i + size])) for i in starts))
+
+
+def _of_tokens(rule: Rule, text: str, spans: Spans) -> Field:
+    starts = range(len(spans) - rule.n + 1)
+    edges = [(spans[i][0], spans[i + rule.n - 1][1]) for i in starts]
+    phrases = _cut(text, edges) if rule.analyzer == "pattern" else (words_of(rule.analyzer, text[a:b]) for a, b in edges)
+    windows = (Window(i, i + rule.n, tuple(phrase)) for i, phrase in zip(starts, phrases, strict=True))
+    return Field(len(spans), tuple(spans), tuple(windows))
+
+
+def _cut(text: str, edges: Sequence[tuple[int, int]]) -> Iterator[list[str]]:
+    """`analyze(text[a:b])` of each of the edges, which must ascend; the words are split once and shared."""
+    words, spans = analyze(text), spans_of("pattern", text)
+    folded = fold(text)
+    first = last = 0  # words[first:last] are those that reach into text[a:b]
+    for a, b in edges:
+        while first < len(words) and spans[first][1] <= a:
+            first += 1
+        while last < len(words) and spans[last][0] < b:
+            last += 1
+        phrase = words[first:last]
+        if phrase and spans[last - 1][1] > b:
+            phrase[-1] = folded[spans[last - 1][0] : b]
+        if phrase and spans[first][0] < a:
+            phrase[0] = folded[a : min(b, spans[first][1])]
+        yield phrase
