@@ -1,0 +1,268 @@
+"""Which lines of a block are surely JSON objects of the expected shape, without parsing them.
+
+A line that passes is JSON that every parser accepts; any other line is marked and parsed by a real parser, which has
+the last word. Strings are skipped eight bytes at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from decontam.kernel.bits import load64, trailing_zeros
+from decontam.kernel.words import BACKSLASH, HIGHS, QUOTE, U, decode, hex4
+
+PLAIN, PARSE, HIT = 0, 1, 2  # status of a line; HIT is set by the gate
+ONES, BLANKS = U(0x0101010101010101), U(0x2020202020202020)
+QUOTES, BACKSLASHES, NEWLINES = U(0x2222222222222222), U(0x5C5C5C5C5C5C5C5C), U(0x0A0A0A0A0A0A0A0A)
+DEEPEST = 60
+NEWLINE, COMMA, COLON = 10, 44, 58
+OBJECT, END_OBJECT, LIST, END_LIST = 123, 125, 91, 93
+KEY, KEY_OR_END, VALUE, VALUE_OR_END, AFTER = 0, 1, 2, 3, 4
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def next_newline(buf: Any, i: Any, end: Any) -> Any:
+    """Index of the first newline from i on, or `end`."""
+    while i < end:
+        x = load64(buf, i) ^ NEWLINES
+        found = (x - ONES) & ~x & HIGHS
+        if found:
+            i += trailing_zeros(found) >> 3
+            return i if i < end else end
+        i += 8
+    return end
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def skip_string(buf: Any, i: Any) -> Any:
+    """(index of the quote that ends the string whose text starts at i, or -1 where it is no JSON; bytes with high bit)."""
+    high = U(0)
+    while True:
+        w = load64(buf, i)
+        q, b = w ^ QUOTES, w ^ BACKSLASHES
+        # The lowest marked byte is exact; a borrow can mark only bytes above a true one.
+        found = (((q - ONES) & ~q) | ((b - ONES) & ~b) | ((w - BLANKS) & ~w)) & HIGHS
+        if not found:
+            high |= w
+            i += 8
+            continue
+        high |= w
+        i += trailing_zeros(found) >> 3
+        c = buf[i]
+        if c == QUOTE:
+            return i, (high & HIGHS) != 0
+        if c != BACKSLASH:
+            return np.int64(-1), False
+        e = buf[i + 1]
+        if e == 117:
+            if hex4(buf, i + 2) < 0:
+                return np.int64(-1), False
+            i += 6
+        elif e == QUOTE or e == BACKSLASH or e == 47 or e == 98 or e == 102 or e == 110 or e == 114 or e == 116:
+            i += 2
+        else:
+            return np.int64(-1), False
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def skip_blank(buf: Any, i: Any) -> Any:
+    while buf[i] == 32 or buf[i] == 9 or buf[i] == 13:
+        i += 1
+    return i
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def skip_number(buf: Any, i: Any) -> Any:
+    """Index after the JSON number at i, or -1."""
+    if buf[i] == 45:
+        i += 1
+    if buf[i] == 48:
+        i += 1
+    elif 49 <= buf[i] <= 57:
+        while 48 <= buf[i] <= 57:
+            i += 1
+    else:
+        return np.int64(-1)
+    if buf[i] == 46:
+        i += 1
+        first = i
+        while 48 <= buf[i] <= 57:
+            i += 1
+        if i == first:
+            return np.int64(-1)
+    if buf[i] == 101 or buf[i] == 69:
+        i += 1
+        if buf[i] == 43 or buf[i] == 45:
+            i += 1
+        first = i
+        while 48 <= buf[i] <= 57:
+            i += 1
+        if i == first:
+            return np.int64(-1)
+    return i
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def is_text(buf: Any, i: Any, text: Any, start: Any, stop: Any) -> Any:
+    """Whether the bytes at i are text[start:stop]."""
+    for j in range(start, stop):
+        if buf[i + j - start] != text[j]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def literal(buf: Any, i: Any) -> Any:
+    """Index after true, false or null at i, or -1."""
+    if buf[i] == 116 and buf[i + 1] == 114 and buf[i + 2] == 117 and buf[i + 3] == 101:
+        return i + 4
+    if buf[i] == 110 and buf[i + 1] == 117 and buf[i + 2] == 108 and buf[i + 3] == 108:
+        return i + 4
+    if buf[i] == 102 and buf[i + 1] == 97 and buf[i + 2] == 108 and buf[i + 3] == 115 and buf[i + 4] == 101:
+        return i + 5
+    return np.int64(-1)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def is_utf8(buf: Any, i: Any, end: Any) -> Any:
+    """Whether buf[i:end] is UTF-8 as Python decodes it: no overlong forms, no surrogates."""
+    while i < end:
+        if buf[i] < 0x80:
+            i += 1
+            continue
+        code, used = decode(buf, i, end)
+        shortest = 0x80 if used == 2 else 0x800 if used == 3 else 0x10000
+        if code >= 0x110000 or code < shortest or 0xD800 <= code < 0xE000:
+            return False
+        i += used
+    return True
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def meets(buf: Any, start: Any, stop: Any, value: Any, texts: Any, places: Any, follow: Any, seen: Any) -> Any:
+    """Whether the value after the key buf[start:stop] is as every need of that key asks; notes those seen.
+
+    `places` has key start, key stop, value start, value stop in `texts` for each need.
+    """
+    for r in range(places.shape[0]):
+        if places[r, 1] - places[r, 0] != stop - start or not is_text(buf, start, texts, places[r, 0], places[r, 1]):
+            continue
+        c = buf[value]
+        if not follow[r, 256]:  # an empty string or null
+            if not (c == QUOTE and buf[value + 1] == QUOTE) and literal(buf, value) != value + 4:
+                return False
+            if c == 116:
+                return False
+        elif not follow[r, c]:
+            return False
+        size = places[r, 3] - places[r, 2]
+        if size == 0 or (is_text(buf, value + 1, texts, places[r, 2], places[r, 3]) and buf[value + 1 + size] == QUOTE):
+            seen[r] = 1
+    return True
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def plain_object(buf: Any, i: Any, end: Any, texts: Any, places: Any, follow: Any, required: Any, seen: Any) -> Any:
+    """Whether the line buf[i:end] is surely one JSON object that meets the needs."""
+    line, high = i, False
+    seen[:] = 0
+    if buf[i] != OBJECT:
+        return False
+    i += 1
+    depth, kinds, expect = 1, U(1), KEY_OR_END  # kinds: a bit for each open bracket, the lowest is the innermost
+    while depth:
+        i = skip_blank(buf, i)
+        if i >= end:
+            return False
+        c = buf[i]
+        if expect <= KEY_OR_END:
+            if c == QUOTE:
+                start = i + 1
+                i, more = skip_string(buf, start)
+                if i < 0:
+                    return False
+                high |= more
+                stop = i
+                i = skip_blank(buf, i + 1)
+                if buf[i] != COLON:
+                    return False
+                i = skip_blank(buf, i + 1)
+                if not meets(buf, start, stop, i, texts, places, follow, seen):
+                    return False
+                expect = VALUE
+            elif c == END_OBJECT and expect == KEY_OR_END:
+                depth -= 1
+                kinds >>= U(1)
+                i += 1
+                expect = AFTER
+            else:
+                return False
+        elif expect <= VALUE_OR_END:
+            if c == QUOTE:
+                i, more = skip_string(buf, i + 1)
+                if i < 0:
+                    return False
+                high |= more
+                i += 1
+                expect = AFTER
+            elif c == OBJECT or c == LIST:
+                if depth == DEEPEST:
+                    return False
+                depth += 1
+                kinds = (kinds << U(1)) | U(c == OBJECT)
+                i += 1
+                expect = KEY_OR_END if c == OBJECT else VALUE_OR_END
+            elif c == END_LIST and expect == VALUE_OR_END:
+                depth -= 1
+                kinds >>= U(1)
+                i += 1
+                expect = AFTER
+            else:
+                i = skip_number(buf, i) if c == 45 or 48 <= c <= 57 else literal(buf, i)
+                if i < 0:
+                    return False
+                expect = AFTER
+        elif c == COMMA:
+            expect = KEY if kinds & U(1) else VALUE
+            i += 1
+        elif c == (END_OBJECT if kinds & U(1) else END_LIST):
+            depth -= 1
+            kinds >>= U(1)
+            i += 1
+        else:
+            return False
+    i = skip_blank(buf, i)
+    if i < end or (high and not is_utf8(buf, line, end)):
+        return False
+    for r in range(required.size):
+        if required[r] and not seen[r]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def lines(
+    buf: Any, end: Any, texts: Any, places: Any, follow: Any, required: Any, starts: Any, stops: Any, status: Any
+) -> Any:
+    """Writes start, stop (without the newline) and status of each line of buf[:end] that is not blank; their number.
+
+    Returns -1 - (bytes done) when the arrays are full.
+    """
+    n, i = 0, 0
+    seen = np.zeros(required.size, np.uint8)
+    while i < end:
+        stop = next_newline(buf, i, end)
+        first = i
+        while first < stop and (buf[first] == 32 or buf[first] == 9 or buf[first] == 13):
+            first += 1
+        if first < stop:
+            if n == starts.size:
+                return np.int64(-1) - i
+            plain = plain_object(buf, first, stop, texts, places, follow, required, seen)
+            starts[n], stops[n], status[n] = i, stop, PLAIN if plain else PARSE
+            n += 1
+        i = stop + 1
+    return n
