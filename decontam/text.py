@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from decontam.errors import DecontamError, did_you_mean
@@ -71,14 +72,14 @@ def _standard_spans(text: str) -> list[tuple[int, int]]:
 def _segments(text: str) -> Iterator[tuple[int, int]]:
     boundary, letter = _unicode()
     edges = [found.start() for found in boundary.finditer(text)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         if letter.search(text, start, stop):
             yield from ((at, min(at + MAX_TOKEN, stop)) for at in range(start, stop, MAX_TOKEN))
 
 
 @cache
 def _unicode() -> tuple[Any, Any]:
-    import regex
+    import regex  # type: ignore[import-untyped]
 
     # `w` makes \b the default word boundary of Unicode; with it both ends of the text are boundaries.
     return regex.compile(r"(?w)\b"), regex.compile(r"[\p{Alphabetic}\p{N}\p{Ideographic}]")
@@ -98,5 +99,7 @@ _WAYS = {
 
 def _find(analyzer: str) -> _Way:
     if analyzer not in _WAYS:
-        raise DecontamError(f"no analyzer named {analyzer!r}{did_you_mean(analyzer, _WAYS)} (known: {', '.join(_WAYS)})")
+        raise DecontamError(
+            f"no analyzer named {analyzer!r}{did_you_mean(analyzer, _WAYS)} (known: {', '.join(_WAYS)})"
+        )
     return _WAYS[analyzer]

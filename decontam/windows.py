@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
 from decontam.rules import Rule
-from decontam.text import analyze, fold, spans_of, words_of
+from decontam.text import analyze, spans_of, words_of
 from decontam.types import Field, Window
 
 SPACY_VERSION = "3.8"  # whose tokens the published windows are; an index keeps the exact one, see `spacy_version`
@@ -65,33 +65,34 @@ def _tokens(texts: Sequence[str], nlp: Any = None) -> Iterator[Spans]:
         yield [(start, start + size) for start, size in doc.to_array(["IDX", "LENGTH"]).tolist()]
 
 
-def _of_words(n: int, words: list[str], spans: Spans) -> Field:
+def _of_words(n: int, words: Sequence[str], spans: Spans) -> Field:
     size = n or len(words)
     starts = range(len(words) - size + 1) if words else range(0)
     return Field(len(words), tuple(spans), tuple(Window(i, i + size, tuple(words[i : i + size])) for i in starts))
 
 
 def _of_tokens(rule: Rule, text: str, spans: Spans) -> Field:
-    starts = range(len(spans) - rule.n + 1)
-    edges = [(spans[i][0], spans[i + rule.n - 1][1]) for i in starts]
-    phrases = _cut(text, edges) if rule.analyzer == "pattern" else (words_of(rule.analyzer, text[a:b]) for a, b in edges)
-    windows = (Window(i, i + rule.n, tuple(phrase)) for i, phrase in zip(starts, phrases, strict=True))
-    return Field(len(spans), tuple(spans), tuple(windows))
+    n = rule.n
+    edges = [(first[0], last[1]) for first, last in zip(spans, spans[n - 1 :], strict=False)]
+    if rule.analyzer == "pattern":
+        phrases = _cut(text, edges)
+    else:
+        phrases = (tuple(words_of(rule.analyzer, text[a:b])) for a, b in edges)
+    windows = tuple(map(Window, range(len(edges)), range(n, len(edges) + n), phrases))
+    return Field(len(spans), tuple(spans), windows)
 
 
-def _cut(text: str, edges: Sequence[tuple[int, int]]) -> Iterator[list[str]]:
+def _cut(text: str, edges: Iterable[tuple[int, int]]) -> Iterator[tuple[str, ...]]:
     """`analyze(text[a:b])` of each of the edges, which must ascend; the words are split once and shared."""
-    words, spans = analyze(text), spans_of("pattern", text)
-    folded = fold(text)
+    words = tuple(analyze(text))
+    spans = [*spans_of("pattern", text), (len(text), len(text) + 1)]  # the last is a guard
     first = last = 0  # words[first:last] are those that reach into text[a:b]
     for a, b in edges:
-        while first < len(words) and spans[first][1] <= a:
+        while spans[first][1] <= a:
             first += 1
-        while last < len(words) and spans[last][0] < b:
+        while spans[last][0] < b:
             last += 1
-        phrase = words[first:last]
-        if phrase and spans[last - 1][1] > b:
-            phrase[-1] = folded[spans[last - 1][0] : b]
-        if phrase and spans[first][0] < a:
-            phrase[0] = folded[a : min(b, spans[first][1])]
-        yield phrase
+        if first < last and (spans[first][0] < a or spans[last - 1][1] > b):
+            yield tuple(analyze(text[a:b]))
+        else:
+            yield words[first:last]
