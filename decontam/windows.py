@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from decontam.rules import Rule
 from decontam.text import analyze, spans_of, words_of
 from decontam.types import Field, Window
 
-SPACY_VERSION = "3.8"  # whose tokens the published windows are; an index keeps the exact one, see `spacy_version`
+SPACY_VERSION = version("spacy")  # tokens change with it, so an index is bound to it
 SHORT_TOKENS = 8  # an instance below has no window under tulu3 ...
 SHORT_WORDS = 4  # ... and `--short exact` takes it whole from this many words on
 
@@ -47,14 +48,6 @@ def tokenizer() -> Any:
     import spacy
 
     return spacy.blank("en")
-
-
-@cache
-def spacy_version() -> str:
-    """The installed version, which indexes are bound to: tokens change with it."""
-    from importlib.metadata import version
-
-    return version("spacy")
 
 
 def _tokens(texts: Sequence[str], nlp: Any = None) -> Iterator[Spans]:
