@@ -1,0 +1,235 @@
+"""Evals under a rule as arrays: vocabulary, phrases, who owns them, and the keys of the gate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from decontam.index.gate import choose_keys, keep, keys_of_phrases, left_out_order
+from decontam.index.tables import bitmap_of, power_above, table_of
+from decontam.kernel import PADDING
+from decontam.kernel.cover import ANY, COVERAGE, IDF, WHOLE
+from decontam.kernel.gate import ORDERS
+from decontam.kernel.tables import lower_table, separator_table
+from decontam.kernel.words import tokenise
+from decontam.rules import IDF_UNIT, Rule
+from decontam.types import EvalSet, Field
+
+Array = np.ndarray[Any, Any]
+MODES = {"coverage": COVERAGE, "any": ANY, "idf": IDF, "whole": WHOLE}
+GATE_BITS = 1 << 22  # of the gate's bitmap at most
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """All fields of all instances in order. `of` has the instance of each field, `first` the first field of each."""
+
+    fields: list[Field]
+    of: list[int]
+    first: list[int]
+    short: list[bool]
+    skipped: list[bool]
+
+
+def arrays_of(evals: Sequence[EvalSet], rule: Rule, *, cap: int, short: bool, drop_empty_fields: bool) -> dict[str, Array]:
+    """Every array of an index, by name. Instances are numbered in the order of `evals`."""
+    instances = read_instances(evals, rule, short=short, drop_empty_fields=drop_empty_fields)
+    found = _windows(instances)
+    found |= _fields(instances)
+    found |= _owners(found, cap, rule, len(instances.short) - sum(instances.skipped))
+    found |= _words(found.pop("vocabulary"), rule)  # type: ignore[arg-type]
+    found |= _phrase_tables(found)
+    found |= _gate(found, rule)
+    found["post_starts"] = np.concatenate([[0], np.cumsum(np.bincount(found["window_phrase"], minlength=_n_phrases(found)))])
+    by_phrase = np.argsort(found["window_phrase"], kind="stable")
+    for name, of in (("field", "field"), ("from", "from"), ("to", "to")):
+        found[f"post_{name}"] = found[f"window_{of}"][by_phrase].astype(np.uint32)
+    found["post_weight"] = found["window_weight"][by_phrase]
+    return {name: array for name, array in found.items() if not name.startswith("window_")}
+
+
+def read_instances(evals: Sequence[EvalSet], rule: Rule, *, short: bool, drop_empty_fields: bool) -> Instances:
+    """The instances with their fields under the rule. One that lacks a field has none and is marked as skipped."""
+    from decontam.windows import fields_of, short_field
+
+    rows = [row for each in evals for row in each.texts]
+    texts = list(dict.fromkeys(text for row in rows for text in row if text is not None))
+    by_text = dict(zip(texts, fields_of(rule, texts), strict=True))
+    read = Instances([], [], [], [], [])
+    for number, row in enumerate(rows):
+        read.first.append(len(read.fields))
+        skipped = any(text is None for text in row)
+        kept = [by_text[text] for text in row if text or (text is not None and not drop_empty_fields)]
+        as_short = None
+        if short and not skipped and len(row) == 1 and kept and not kept[0].windows:
+            as_short = short_field(str(row[0]))
+        read.short.append(as_short is not None)
+        read.skipped.append(skipped)
+        own = [] if skipped else [as_short] if as_short is not None else kept
+        read.fields.extend(own)
+        read.of.extend([number] * len(own))
+    read.first.append(len(read.fields))
+    return read
+
+
+def _fields(instances: Instances) -> dict[str, Array]:
+    n = np.array([field.n for field in instances.fields], np.int64)
+    spans = np.array([place for field in instances.fields for place in field.spans], np.uint32).reshape(-1, 2)
+    return {
+        "field_instance": np.array(instances.of, np.uint32),
+        "field_n": n,
+        "field_bits": np.concatenate([[0], np.cumsum((n + 63) // 64)]).astype(np.int64),
+        "instance_fields": np.array(instances.first, np.int64),
+        "instance_short": np.array(instances.short, np.uint8),
+        "instance_skipped": np.array(instances.skipped, np.uint8),
+        "span_starts": np.concatenate([[0], np.cumsum(n)]).astype(np.int64),
+        "span_from": np.ascontiguousarray(spans[:, 0]),
+        "span_to": np.ascontiguousarray(spans[:, 1]),
+    }
+
+
+def _windows(instances: Instances) -> dict[str, Any]:
+    """Windows with the number of their phrase; phrases as word numbers; the vocabulary. Phrase 0 has no words."""
+    phrases: dict[tuple[str, ...], int] = {(): 0}
+    of_field = [(number, w) for number, field in enumerate(instances.fields) for w in field.windows]
+    phrase = [phrases.setdefault(w.phrase, len(phrases)) for _, w in of_field]
+    vocabulary: dict[str, int] = {}
+    words = [vocabulary.setdefault(word, len(vocabulary)) for known in phrases for word in known]
+    field = np.array([number for number, _ in of_field], np.int64)
+    return {
+        "vocabulary": list(vocabulary),
+        "phrase_starts": np.concatenate([[0], np.cumsum([len(p) for p in phrases])]).astype(np.int64),
+        "phrase_words": np.array(words, np.uint32),
+        "window_phrase": np.array(phrase, np.int64),
+        "window_field": field,
+        "window_instance": np.array(instances.of, np.int64)[field] if field.size else field,
+        "window_from": np.array([w.start for _, w in of_field], np.int64),
+        "window_to": np.array([w.stop for _, w in of_field], np.int64),
+    }
+
+
+def _n_phrases(found: dict[str, Any]) -> int:
+    return int(found["phrase_starts"].size) - 1
+
+
+def _owners(found: dict[str, Any], cap: int, rule: Rule, n_instances: int) -> dict[str, Array]:
+    """How many instances own each phrase, what is common, and the weights of the idf rule."""
+    phrase, instance = found["window_phrase"], found["window_instance"]
+    n_phrases = _n_phrases(found)
+    pairs, at = np.unique(phrase * (int(instance.max(initial=0)) + 1) + instance, return_index=True)
+    owners = np.bincount(phrase[at], minlength=n_phrases)
+    common = (owners > cap).astype(np.uint8)
+    weight = np.zeros(phrase.size, np.int64)
+    if rule.score == "idf":
+        of_phrase = np.array([round(math.log(n_instances / n) * IDF_UNIT) if n else 0 for n in owners], np.int64)
+        of_phrase[0] = 0
+        weight[at] = of_phrase[phrase[at]]  # once an instance, at its first window
+    fields = found["field_n"].size
+    return {
+        "phrase_owners": owners.astype(np.uint32),
+        "post_common": common,
+        "window_weight": weight,
+        "field_total": np.bincount(found["window_field"], weights=weight, minlength=fields).astype(np.int64),
+        "common_bits": _common_bits(found, common),
+    }
+
+
+def _common_bits(found: dict[str, Any], common: Array) -> Array:
+    """For each field a bit a position that a common window of it covers."""
+    covered = np.zeros(int(found["field_bits"][-1]) * 64, np.bool_)
+    base = found["field_bits"][:-1] * 64
+    for w in np.flatnonzero(common[found["window_phrase"]]):
+        start = base[found["window_field"][w]]
+        covered[start + found["window_from"][w] : start + found["window_to"][w]] = True
+    return np.packbits(covered, bitorder="little").view(np.uint64)
+
+
+def _words(vocabulary: list[str], rule: Rule) -> dict[str, Array]:
+    """The vocabulary as padded bytes, its hashes, and the table that finds a word by its hash."""
+    encoded = [word.encode("utf-8", "surrogatepass") for word in vocabulary]
+    starts = np.concatenate([[0], np.cumsum([len(word) for word in encoded])]).astype(np.int64)
+    hashes = hash_words(encoded, rule)
+    order = np.argsort(hashes | np.uint64(1), kind="stable")
+    table, at = table_of((hashes | np.uint64(1))[order])
+    return {
+        "word_hashes": hashes,
+        "vocab_starts": starts,
+        "vocab_text": np.frombuffer(b"".join(encoded) + bytes(PADDING), np.uint8),
+        "vocab_table": table,
+        "vocab_ids": order.astype(np.uint32)[at] if table.size else at,
+    }
+
+
+def hash_words(encoded: Sequence[bytes], rule: Rule) -> Array:
+    """The kernel's hash of each word."""
+    text = np.frombuffer(b" ".join(encoded) + bytes(PADDING), np.uint8)
+    room = text.size + 1
+    gaps, begins, ends = (np.zeros(room, np.int64) for _ in range(3))
+    hashes, side = np.zeros(room, np.uint64), np.zeros(256, np.uint8)
+    separators, lower = separator_table(rule.analyzer), lower_table(rule.analyzer)
+    n = tokenise(text, 0, text.size - PADDING, False, separators, lower, gaps, side, hashes, begins, ends, 0)
+    assert n == len(encoded)
+    return hashes[:n]
+
+
+def _phrase_tables(found: dict[str, Any]) -> dict[str, Array]:
+    """For phrases of one to four words a table each, one by the first five words for longer ones; phrases by key."""
+    starts, words, hashes = found["phrase_starts"], found["phrase_words"], found["word_hashes"]
+    size = np.diff(starts)
+    made: dict[str, Array] = {}
+    group_starts, group_phrases = [np.zeros(1, np.int64)], []
+    n_groups, n_members = 0, 0
+    for order in (5, 4, 3, 2, 1):
+        of_order = np.flatnonzero(np.minimum(size, 5) == order)
+        keys = keys_of_phrases(of_order, starts, words, hashes, order)
+        unique, inverse = np.unique(keys, return_inverse=True)
+        table, at = table_of(unique)
+        made |= {f"table{order}": table, f"group{order}": at + np.uint32(n_groups), f"bitmap{order}": bitmap_of(unique)}
+        group_phrases.append(of_order[np.argsort(inverse, kind="stable")])
+        group_starts.append(n_members + np.cumsum(np.bincount(inverse, minlength=unique.size)).astype(np.int64))
+        n_groups += unique.size
+        n_members += of_order.size
+    made["group_starts"] = np.concatenate(group_starts)
+    made["group_phrases"] = np.concatenate(group_phrases).astype(np.uint32)
+    return made
+
+
+def _gate(found: dict[str, Any], rule: Rule) -> dict[str, Array]:
+    """The keys of the gate by their number of words."""
+    phrase, instance = found["window_phrase"], found["window_instance"]
+    size = np.diff(found["phrase_starts"])[phrase]
+    order = left_out_order(size, found["phrase_owners"][phrase].astype(np.int64), instance, found["window_from"])
+    kept = np.zeros(phrase.size, np.uint8)
+    keep(
+        order, instance, found["window_field"], found["window_from"], found["window_to"], found["window_weight"], size,
+        found["instance_fields"], found["instance_short"], found["field_n"], found["field_total"],
+        MODES[rule.score], rule.threshold.numerator, rule.threshold.denominator, kept,
+    )  # fmt: skip
+    windows = np.flatnonzero(kept)
+    chosen, orders = np.zeros(windows.size, np.uint64), np.zeros(windows.size, np.int64)
+    table = np.zeros(power_above(max(2, 2 * windows.size)), np.uint64)
+    count = choose_keys(
+        windows, phrase, found["phrase_starts"], found["phrase_words"], found["word_hashes"], table, chosen, orders
+    )
+    made: dict[str, Array] = {}
+    for n in ORDERS:
+        keys = np.unique(chosen[:count][orders[:count] == n])
+        made[f"gate{n}"] = table_of(keys)[0]
+        made[f"gate_bits{n}"] = bitmap_of(keys, GATE_BITS)
+    made["gate_counts"] = np.array([phrase.size, windows.size, count], np.int64)
+    return made
+
+
+def boilerplate_only(arrays: dict[str, Array]) -> Iterator[int]:
+    """Instances all of whose windows are common: the cap acquits every match of theirs."""
+    first, bits, common = arrays["instance_fields"], arrays["field_bits"], arrays["common_bits"]
+    ones = np.bitwise_count(common)
+    for instance in range(first.size - 1):
+        fields = range(first[instance], first[instance + 1])
+        n = sum(int(arrays["field_n"][f]) for f in fields)
+        if n and n == sum(int(ones[bits[f] : bits[f + 1]].sum()) for f in fields):
+            yield instance
