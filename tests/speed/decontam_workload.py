@@ -228,7 +228,7 @@ def _plant(rng: np.random.Generator, kind: str, question: str, language: Languag
         case "para5":
             return " ".join(_reworded(rng, w, language) if i % 5 == 4 else w for i, w in enumerate(words))
         case _:
-            return templates[rng.integers(len(templates))]
+            return templates[int(rng.integers(len(templates)))]
 
 
 def _recased(rng: np.random.Generator, word: str) -> str:
@@ -250,7 +250,7 @@ def _mistyped(rng: np.random.Generator, word: str) -> str:
 
 def _reworded(rng: np.random.Generator, word: str, language: Language) -> str:
     chance = rng.random()
-    other = language.words[language.draw(rng, 1)[0]]
+    other = language.words[int(language.draw(rng, 1)[0])]
     if chance < 0.5:
         return other
     return "" if chance < 0.75 else f"{word} {other}"
