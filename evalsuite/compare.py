@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 
 from evalsuite.errors import UsageError
-from evalsuite.scorecard import Result, Scorecard
+from evalsuite.scorecard import Result, Scorecard, group_result
 from evalsuite.stats import Paired, average_difference, holm, paired
 from evalsuite.tables.collect import engine_of
 
@@ -44,8 +44,24 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Clean:
+    """What a comparison without touched samples left out, by column.
+
+    `n_left_out` counts shared samples. `emptied` are columns of which nothing is left, `unchecked` those with
+    benchmarks that no report is about: all their samples count.
+    """
+
+    n_left_out: Mapping[str, int]
+    emptied: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """All benchmarks that both sides have. `average` is None unless both sides have every column of the suite."""
+    """All benchmarks that both sides have. `average` is None unless both sides have every column of the suite.
+
+    `clean` is None where all samples count.
+    """
 
     first: Scorecard
     second: Scorecard
@@ -54,10 +70,17 @@ class Comparison:
     n_columns: int
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
+    clean: Clean | None = None
 
 
-def compare(first: Scorecard, second: Scorecard, *, allow_mixed: bool = False) -> Comparison:
-    """The paired comparison of two scorecards.
+def compare(
+    first: Scorecard,
+    second: Scorecard,
+    *,
+    allow_mixed: bool = False,
+    touched: Mapping[str, Collection[str]] | None = None,
+) -> Comparison:
+    """The paired comparison of two scorecards, without the samples in `touched` (benchmark to ids).
 
     Raises UsageError naming every difference in regime, suite, suite digest or benchmark digest, unless `allow_mixed`;
     and when no benchmark has shared samples.
@@ -75,10 +98,14 @@ def compare(first: Scorecard, second: Scorecard, *, allow_mixed: bool = False) -
         raise UsageError(
             f"{first.checkpoint.name!r} and {second.checkpoint.name!r} share no scored sample of any benchmark"
         )
+    clean = None
+    if touched is not None:
+        pairs, clean = _cleaned(pairs, touched)
     tests = {c: test for c, (a, b) in pairs.items() if (test := compare_results(b, a))}
     adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     compared = tuple(_compared(c, *pairs[c], tests[c], adjusted[c]) for c in tests)
     total = len({*columns, *first.suite.missing, *second.suite.missing})
+    told = {*tests, *(clean.emptied if clean else ())}
     return Comparison(
         first,
         second,
@@ -87,9 +114,36 @@ def compare(first: Scorecard, second: Scorecard, *, allow_mixed: bool = False) -
         if len(compared) == total and all(is_mean(a) and is_mean(b) for a, b in pairs.values())
         else None,
         total,
-        tuple(c for c in dict(first.suite.columns) if c not in tests),
-        tuple(c for c in dict(second.suite.columns) if c not in tests),
+        tuple(c for c in dict(first.suite.columns) if c not in told),
+        tuple(c for c in dict(second.suite.columns) if c not in told),
+        clean,
     )
+
+
+def _cleaned(
+    pairs: Mapping[str, tuple[Result, Result]], touched: Mapping[str, Collection[str]]
+) -> tuple[dict[str, tuple[Result, Result]], Clean]:
+    """The pairs without touched samples, and what that left out. Raises UsageError when it is everything."""
+    kept = {c: (without(a, touched), without(b, touched)) for c, (a, b) in pairs.items()}
+    n_shared = {c: len(a.scores.keys() & b.scores.keys()) for c, (a, b) in pairs.items()}
+    n_kept = {c: len(a.scores.keys() & b.scores.keys()) for c, (a, b) in kept.items()}
+    left = {c: pair for c, pair in kept.items() if _comparable(*pair)}
+    if not left:
+        raise UsageError(f"training data touches every shared sample of {', '.join(pairs)}; nothing is left to compare")
+    unchecked = tuple(c for c, (a, _) in pairs.items() if {m.benchmark for m in a.members or (a,)} - touched.keys())
+    emptied = tuple(c for c in pairs if c not in left)
+    return left, Clean({c: n_shared[c] - n_kept[c] for c in pairs}, emptied, unchecked)
+
+
+def without(result: Result, touched: Mapping[str, Collection[str]]) -> Result:
+    """The result on its samples that are not touched; its value is None when none is left."""
+    if result.members:
+        return group_result(result.benchmark, [without(m, touched) for m in result.members])
+    ids = frozenset(touched.get(result.benchmark, ()))
+    scores = {i: score for i, score in result.scores.items() if i not in ids}
+    # A number that is no mean of samples stays as it is, so that it is told apart from one that is.
+    value = value_on(result, scores) if scores and is_mean(result) else result.value if scores else None
+    return replace(result, scores=scores, value=value)
 
 
 def _comparable(first: Result, second: Result) -> bool:
@@ -138,6 +192,8 @@ def to_json(comparison: Comparison) -> str:
         "only_a": list(comparison.only_first),
         "only_b": list(comparison.only_second),
     }
+    if comparison.clean is not None:
+        document["clean"] = asdict(comparison.clean)
     return json.dumps(document, indent=1) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -13,8 +14,12 @@ Examples:
   evalsuite compare step-1000 step-2000
   evalsuite compare results/scorecards/a/demo.hf.json results/scorecards/b/demo.hf.json --json
   evalsuite compare my-sft --reference Tulu-3-8B-SFT
+  evalsuite compare my-sft my-dpo --clean
+  evalsuite compare my-sft my-dpo --clean reports/mix --clean reports/web
 
 A and B are scorecard files, or names, folders or digests of checkpoints that were scored into --results."""
+
+BESIDE = "\0"  # --clean without a folder
 
 
 @click.command("compare", epilog=EPILOG)
@@ -23,6 +28,16 @@ A and B are scorecard files, or names, folders or digests of checkpoints that we
 @click.option("--suite", shell_complete=complete_suites, help="The suite to compare on, where there are several.")
 @click.option("--reference", "model", metavar="MODEL", help="Instead of B: the published numbers of this model.")
 @click.option("--allow-mixed", is_flag=True, help="Compare across suites, regimes and benchmark digests, marked.")
+@click.option(
+    "--clean",
+    "reports",
+    is_flag=False,
+    flag_value=BESIDE,
+    multiple=True,
+    metavar="[REPORT]",
+    help="Without the samples that training data touches, by decontamination reports (folders); repeatable, after A"
+    " and B. [of --clean alone: RESULTS/decontam]",
+)
 @results_option("Where scorecards are looked up by name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON, numbers 0 to 1.")
 @table_options
@@ -32,6 +47,7 @@ def command(
     suite: str | None,
     model: str | None,
     allow_mixed: bool,
+    reports: tuple[str, ...],
     results: Path,
     as_json: bool,
     form: str | None,
@@ -47,9 +63,12 @@ def command(
     from evalsuite.unseen import refuse_cards
 
     if (second is None) == (model is None):
-        raise click.UsageError("expected a second scorecard B, or --reference MODEL, and not both")
+        swallowed = f"; --clean took {reports[0]!r} for a report, put it last" if reports and second is None else ""
+        raise click.UsageError(f"expected a second scorecard B, or --reference MODEL, and not both{swallowed}")
     if model is not None and model.casefold() == "all":
         raise click.UsageError("--reference takes one model here")
+    if model is not None and reports:
+        raise click.UsageError("published numbers have no samples: --clean needs a second scorecard B")
     chosen = table_format("json" if as_json else form, out)
     marks = gate_marks(beside(results, "registry"))
     if model is not None:
@@ -62,8 +81,19 @@ def command(
     assert second is not None
     a, b = find_cards([first, second], results, suite)
     refuse_cards([a, b])
-    comparison = compare(a, b, allow_mixed=allow_mixed)
+    comparison = compare(a, b, allow_mixed=allow_mixed, touched=_touched(reports, results))
     if chosen == "json":
         print_text(to_json(comparison), out)
     else:
         print_table(compare_table.table(comparison, marks), chosen, out)
+
+
+def _touched(reports: Sequence[str], results: Path) -> Mapping[str, frozenset[str]] | None:
+    """Ids of touched samples by benchmark, as the reports asked for have them; None when none is asked for."""
+    from evalsuite.tables.clean import read_reported
+    from evalsuite.tables.collect import beside
+
+    if not reports:
+        return None
+    folders = [beside(results, "decontam") if report == BESIDE else Path(report) for report in reports]
+    return read_reported(list(dict.fromkeys(folders)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,23 @@ def read_touched(folders: Sequence[Path], *, required: bool = False) -> dict[str
             raise UsageError(f"{path}: cannot be read ({error}); expected one sample id a line") from error
         touched[path.stem] = touched.get(path.stem, frozenset()) | {line.rstrip("\r") for line in lines} - {""}
     return touched
+
+
+def read_reported(folders: Sequence[Path]) -> dict[str, frozenset[str]]:
+    """The same, with an empty entry for each benchmark that a report (verdict.json) is about and no list names.
+
+    Raises UsageError for a folder without any list, and for a verdict that cannot be read.
+    """
+    touched = read_touched(folders, required=True)
+    return {name: touched.get(name, frozenset()) for name in (*touched, *_reported(folders))}
+
+
+def _reported(folders: Sequence[Path]) -> Iterator[str]:
+    for path in (path for folder in folders for path in sorted(folder.rglob("verdict.json"))):
+        try:
+            yield from json.loads(path.read_text(encoding="utf-8"))["evals"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path}: not a decontamination verdict ({type(error).__name__}: {error})") from error
 
 
 def _lists(folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from evalsuite.compare import ALPHA, Compared, Comparison
+from evalsuite.compare import ALPHA, Clean, Compared, Comparison
 from evalsuite.errors import UsageError
 from evalsuite.reference import AVERAGE, Judgement, Published, Tolerance, incomplete, judge
 from evalsuite.scorecard import Result, Scorecard
@@ -21,7 +21,7 @@ BETTER = f"the side that is proven better (paired test, Holm over the benchmarks
 def table(comparison: Comparison, marks: GateMarks = NO_MARKS) -> Table:
     """Scores on the shared samples, B − A with its 95 % interval, samples where one side is higher, p-value."""
     notes = Notes()
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("benchmark", "benchmark", align="left", sticky=True),
         Column("n", "n"),
         Column("a", "A", scale=100),
@@ -37,6 +37,8 @@ def table(comparison: Comparison, marks: GateMarks = NO_MARKS) -> Table:
         Column("metric", "metric", align="left", detail=True),
         Column("test", "test", align="left", detail=True),
     )
+    if comparison.clean is not None:
+        columns += (Column("n_left_out", "left out", ("touched",)),)
     rows = [_row(compared, comparison, notes) for compared in comparison.benchmarks]
     rows.append(_average_row(comparison, len(columns)))
     a, b = comparison.first, comparison.second
@@ -107,7 +109,7 @@ def _row(compared: Compared, comparison: Comparison, notes: Notes) -> Row:
     pair = compared.pair
     p = Cell(_p_text(pair.p), value=pair.p, title=f"{pair.test}; Holm-adjusted {_p_text(compared.p_holm)}")
     n_unpaired = compared.n_only_first + compared.n_only_second
-    cells = (
+    cells: tuple[Cell, ...] = (
         Cell(compared.column, value=compared.column, marks=_marks(compared, comparison, notes), title=compared.metric),
         Cell(str(pair.n), value=pair.n),
         Cell(score_text(compared.first), value=compared.first, best=compared.better == "A"),
@@ -123,6 +125,9 @@ def _row(compared: Compared, comparison: Comparison, notes: Notes) -> Row:
         Cell(compared.metric, value=compared.metric),
         Cell(pair.test, value=pair.test),
     )
+    if comparison.clean is not None:
+        n_left_out = comparison.clean.n_left_out[compared.column]
+        cells += (Cell(str(n_left_out), value=n_left_out, title="shared samples that training data touches"),)
     return Row(cells)
 
 
@@ -153,7 +158,7 @@ def _average_row(comparison: Comparison, width: int) -> Row:
     p = Cell(_p_text(average.p), value=average.p, title=average.test)
     bounds = (Cell(signed_text(average.low), value=average.low), Cell(signed_text(average.high), value=average.high))
     row = (name, Cell(""), *sides, _difference(average), Cell(""), Cell(""), p, Cell(""), *bounds, *_blank(2))
-    return Row((*row, Cell(average.test, value=average.test)), "summary")
+    return Row((*row, Cell(average.test, value=average.test), *_blank(width - len(row) - 1)), "summary")
 
 
 def _difference(pair: Paired) -> Cell:
@@ -171,12 +176,22 @@ def _caption(comparison: Comparison, marks: GateMarks) -> Iterator[str]:
     for side, only in (("A", comparison.only_first), ("B", comparison.only_second)):
         if only:
             yield f"Not compared, only in {side}: {', '.join(only)}."
+    if comparison.clean is not None:
+        yield from _clean_caption(comparison.clean)
     for side, card in (("A", comparison.first), ("B", comparison.second)):
         if said := marks.overrides(card.checkpoint.digest):
             yield f"{side} {said}."
     engines = [engine_of(card) or "unknown" for card in (comparison.first, comparison.second)]
     if engines[0] != engines[1]:
         yield f"Engines differ: A {engines[0]}, B {engines[1]}."
+
+
+def _clean_caption(clean: Clean) -> Iterator[str]:
+    yield f"Without {sum(clean.n_left_out.values())} samples that training data touches."
+    if clean.emptied:
+        yield f"Not compared, every sample is touched: {', '.join(clean.emptied)}."
+    if clean.unchecked:
+        yield f"No report is about (all of) {', '.join(clean.unchecked)}: all their samples count, touched or not."
 
 
 def _reference_row(

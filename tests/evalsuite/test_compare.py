@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from evalsuite.__main__ import main
-from evalsuite.compare import compare, to_json
+from evalsuite.compare import Clean, compare, to_json, without
 from evalsuite.errors import UsageError
-from evalsuite.scorecard import Scorecard, write
+from evalsuite.scorecard import Scorecard, group_result, write
 from evalsuite.stats import mcnemar
 from evalsuite.tables import write as written
+from evalsuite.tables.clean import read_reported
 from evalsuite.tables.compare import table
 from tests.evalsuite.cards import flips, make_card, make_result
 
@@ -243,3 +245,99 @@ def test_a_deviation_that_the_card_admits_forbids_the_word_reproduced(
     out = capsys.readouterr().out
     assert "not comparable (prompt: paraphrased)" in out
     assert "0 reproduced" in out
+
+
+# -- without touched samples -------------------------------------------------------------------------------------------
+
+
+def touch(folder: Path, benchmark: str, ids: Sequence[str], evals: Sequence[str] = ()) -> None:
+    """A report with a list of touched samples, about these benchmarks."""
+    (folder / "clean_ids").mkdir(parents=True, exist_ok=True)
+    (folder / "clean_ids" / f"{benchmark}.txt").write_text("".join(f"{i}\n" for i in ids))
+    (folder / "verdict.json").write_text(json.dumps({"schema": "decontam/1", "evals": list(evals)}))
+
+
+def test_a_clean_comparison_counts_only_what_is_left() -> None:
+    a, b = pair()
+    # Of B's 30 losses (q10 … q39) twenty are touched, and of the ten that both have wrong (q0 … q9) none.
+    touched = {"gsm8k": {f"q{i}" for i in range(20, 40)} | {"q999"}, "mmlu": set()}
+    made = compare(a, b, touched=touched)
+    gsm8k, mmlu = made.benchmarks
+    assert (gsm8k.pair.n, gsm8k.pair.losses, gsm8k.pair.wins) == (180, 10, 0)
+    assert (gsm8k.first, gsm8k.second) == (pytest.approx(170 / 180), pytest.approx(160 / 180))
+    assert gsm8k.metric == "exact_match"
+    assert mmlu.pair == compare(a, b).benchmarks[1].pair
+    assert made.clean == Clean({"gsm8k": 20, "mmlu": 0})
+    assert made.average is not None
+    assert compare(a, b).clean is None
+
+
+def test_a_clean_macro_mean_and_a_clean_group_are_of_the_same_kind_as_the_whole() -> None:
+    macro = make_result("x", [1.0, 0.0, 1.0, 1.0], categories=["s", "s", "t", "t"])
+    # macro (1/2 + 2/2)/2; without q0 of the first subject (0/1 + 2/2)/2
+    assert without(macro, {"x": ["q0"]}).value == pytest.approx(0.5)
+    group = group_result("g", [make_result("m1", [1.0, 0.0]), make_result("m2", [1.0, 1.0])])
+    cut = without(group, {"m1": ["q0"]})
+    assert (cut.value, sorted(cut.scores)) == (pytest.approx(0.5), ["m1/q1", "m2/q0", "m2/q1"])
+    assert without(group, {"m1": ["q0", "q1"]}).value is None  # a mean of two needs both
+    other = make_result("y", [1.0, 0.0, 0.0], value=0.9)  # a win rate that is no mean of the samples
+    assert without(other, {"y": ["q0"]}).value == 0.9
+
+
+def test_what_is_emptied_and_what_was_not_checked_is_said() -> None:
+    a, b = pair()
+    made = compare(a, b, touched={"gsm8k": [f"q{i}" for i in range(200)]})
+    assert [c.column for c in made.benchmarks] == ["mmlu"]
+    assert made.clean == Clean({"gsm8k": 200, "mmlu": 0}, ("gsm8k",), ("mmlu",))
+    assert (made.average, made.only_first, made.only_second) == (None, (), ())
+    said = written(table(made), "md")
+    assert "Not compared, every sample is touched: gsm8k." in said
+    assert "No report is about (all of) mmlu: all their samples count, touched or not." in said
+    with pytest.raises(UsageError, match="touches every shared sample of gsm8k, mmlu; nothing is left"):
+        compare(a, b, touched={"gsm8k": [f"q{i}" for i in range(200)], "mmlu": [f"q{i}" for i in range(100)]})
+
+
+def test_the_command_reads_the_reports_beside_the_scorecards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for card in pair():
+        write(card, tmp_path / f"{card.checkpoint.name}.json")
+    typed = ["compare", "old", "new", "--results", str(tmp_path)]
+    assert main([*typed, "--clean"]) == 2
+    assert "expected a decontamination report" in capsys.readouterr().err
+    touch(tmp_path / "decontam" / "mix", "gsm8k", ["q39", "q38"], evals=["gsm8k", "mmlu"])
+    touch(tmp_path / "elsewhere", "gsm8k", ["q37"])
+    assert main([*typed, "--clean"]) == 0
+    said = capsys.readouterr().out
+    assert "Without 2 samples that training data touches." in said
+    assert "No report" not in said  # one is about mmlu, and found nothing there
+    assert main([*typed, "--json", "--clean", "--clean", str(tmp_path / "elsewhere")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["clean"] == {"n_left_out": {"gsm8k": 3, "mmlu": 0}, "emptied": [], "unchecked": []}
+    assert told["benchmarks"][0]["pair"]["n"] == 197
+    assert main([*typed, "--format", "csv", "--clean", str(tmp_path / "elsewhere")]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["n_left_out"] for row in rows] == ["1", "0", ""]
+    assert main([*typed, "--json"]) == 0
+    assert "clean" not in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--clean", "old", "new"], "--clean took 'old' for a report, put it last"),
+        (["old", "--reference", "GPT", "--clean"], "published numbers have no samples"),
+    ],
+)
+def test_a_clean_comparison_needs_two_scorecards(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_verdict_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "gsm8k", ["q1"])
+    (tmp_path / "verdict.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"verdict\.json: not a decontamination verdict"):
+        read_reported([tmp_path])
