@@ -12,7 +12,7 @@ import numpy as np
 from decontam.index import Index
 from decontam.index.build import MODES
 from decontam.kernel import PADDING
-from decontam.kernel.cover import CAPPED, COVERAGE, EXACT, UNSURE, cover
+from decontam.kernel.cover import CAPPED, EXACT, UNSURE, cover
 from decontam.kernel.gate import ORDERS, gate_lines, gate_texts
 from decontam.kernel.jsonl import lines
 from decontam.kernel.tables import lower_table, separator_table
@@ -29,9 +29,9 @@ class Found:
     """Matches of a batch of messages, in order of message and instance.
 
     A row of `matches` is message, instance, flags, first field, first run, number of runs; of `fields` covered, n,
-    covered by uncommon windows, n without common, matched weight, the same uncommon, total weight; of `runs` train from,
-    to (characters, or words where the analyzer is not `pattern`), field, eval from, to (positions); of `scores` score,
-    capped score, common share.
+    covered by uncommon windows, n without common, matched weight, the same uncommon, total weight; of `runs` train
+    from, to (characters of the message), field, eval from, to (positions); of `scores` score, capped score, common
+    share.
     """
 
     matches: Array
@@ -43,8 +43,9 @@ class Found:
 class Matcher:
     """Not to be shared between threads."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, most_hits: int = 0) -> None:
         self.index = index
+        self.most_hits = most_hits  # messages in which a phrase counts, in the order they are judged; 0 is all
         self.rule = index.rule
         self.native = self.rule.analyzer == "pattern"  # the gate can read raw JSON
         a = index.arrays
@@ -61,6 +62,7 @@ class Matcher:
         ]
         n_phrases = a["phrase_starts"].size - 1
         self._seen = np.zeros(n_phrases, np.int32)
+        self._hits = np.zeros(n_phrases if most_hits else 0, np.int32)
         self._stamps = np.zeros(1, np.int64)
         self._found, self._places = np.zeros(n_phrases, np.int32), np.zeros(n_phrases, np.int32)
         self._by_field = [np.zeros(n_fields, np.int32), np.zeros(n_fields, np.int32)]
@@ -68,7 +70,7 @@ class Matcher:
         self._by_field += [np.zeros(n_bits, np.uint64), np.zeros(n_bits, np.uint64)]
         self._by_field += [np.zeros(n_fields, np.int64), np.zeros(n_fields, np.int64), np.zeros(n_fields, np.int32)]
         self._by_instance = [np.zeros(n_instances, np.int32), np.zeros(n_instances, np.int64)]
-        self._lines = [np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8)]
+        self._lines: list[Array] = [np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8)]
         self._needs = needs_arrays(())
         self._words_room(1 << 16)
         self._nodes_room(1 << 14)
@@ -128,7 +130,7 @@ class Matcher:
         """The matches of messages; `gated` says that the gate has passed them already."""
         words = texts if self.native else [" ".join(words_of(self.rule.analyzer, text)) for text in texts]
         buf, starts, stops = joined(words)
-        if gated and self.native:
+        if self.most_hits or (gated and self.native):
             found = self.judge(buf, starts, stops)
         else:
             passed = self.gate_texts(buf, starts, stops)
@@ -144,7 +146,8 @@ class Matcher:
             counts[:] = 0
             text = cover(
                 buf, starts, stops, text, self._separators, self._lower, self.native, *self._known,
-                MODES[self.rule.score], self.rule.threshold.numerator, self.rule.threshold.denominator, 0,
+                MODES[self.rule.score], self.rule.threshold.numerator, self.rule.threshold.denominator,
+                self._hits, self.most_hits,
                 self._gaps, self._hashes, self._begins, self._ends, self._keys, self._left, self._side, self._ids,
                 self._froms, self._tos, self._seen, self._stamps, self._found, self._places, *self._by_field,
                 *self._by_instance, *self._nodes, self._out[0], self._out[1], self._out[2], self._out[3], counts,
@@ -227,7 +230,9 @@ def needs_arrays(needs: Sequence[Need]) -> tuple[Array, Array, Array, Array]:
 
 def _together(parts: Sequence[tuple[Array, Array, Array, Array]]) -> Found:
     if not parts:
-        return Found(np.zeros((0, 6), np.int64), np.zeros((0, 7), np.int64), np.zeros((0, 5), np.int32), np.zeros((0, 3)))
+        return Found(
+            np.zeros((0, 6), np.int64), np.zeros((0, 7), np.int64), np.zeros((0, 5), np.int32), np.zeros((0, 3))
+        )
     n_fields = n_runs = 0
     for matches, fields, runs, _ in parts:
         matches[:, 3] += n_fields

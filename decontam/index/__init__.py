@@ -120,9 +120,7 @@ def _write(folder: Path, evals: Sequence[EvalSet], rule: Rule, digest: str, told
     from decontam.evals import to_jsonl
     from decontam.index.build import arrays_of, boilerplate_only
 
-    arrays = arrays_of(
-        evals, rule, cap=told["cap"], short=told["short"], drop_empty_fields=told["drop_empty_fields"]
-    )
+    arrays = arrays_of(evals, rule, cap=told["cap"], short=told["short"], drop_empty_fields=told["drop_empty_fields"])
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
     to_jsonl(evals, folder / "evals.jsonl")
@@ -130,10 +128,18 @@ def _write(folder: Path, evals: Sequence[EvalSet], rule: Rule, digest: str, told
         from decontam.near import build as build_near
 
         build_near(evals).save(folder / "near")
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    sizes = {
+        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+    }
     counts = dict(zip(("windows", "kept_windows", "keys"), map(int, arrays["gate_counts"]), strict=True))
     counts |= {"phrases": int(arrays["phrase_starts"].size) - 1, "instances": int(arrays["instance_fields"].size) - 1}
-    meta = {**told, "digest": digest, "counts": counts, "files": sizes, "boilerplate_only": list(boilerplate_only(arrays))}
+    meta = {
+        **told,
+        "digest": digest,
+        "counts": counts,
+        "files": sizes,
+        "boilerplate_only": list(boilerplate_only(arrays)),
+    }
     (folder / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
@@ -146,7 +152,9 @@ def open_index(folder: Path) -> Index:
     except (OSError, ValueError) as error:
         raise DecontamError(f"{folder}: not an index ({error}); build it again with --rebuild-index") from error
     if meta.get("format") != FORMAT:
-        raise DecontamError(f"{folder}: index format {meta.get('format')!r}, this version reads {FORMAT}; --rebuild-index")
+        raise DecontamError(
+            f"{folder}: index format {meta.get('format')!r}, this version reads {FORMAT}; --rebuild-index"
+        )
     rule = RULES.get(meta["rule"]["name"])
     if rule is None or rule.digest != meta["rule"]["digest"]:
         raise DecontamError(f"{folder}: built by another version of rule {meta['rule']['name']!r}; --rebuild-index")
@@ -156,6 +164,9 @@ def open_index(folder: Path) -> Index:
             raise DecontamError(f"{path}: {'another size' if path.is_file() else 'missing'}; use --rebuild-index")
     arrays = {path.stem: _mapped(np, path) for path in sorted(folder.glob("*.npy"))}
     return Index(folder, meta, arrays)
+
+
+open = open_index
 
 
 def _mapped(np: Any, path: Path) -> Any:

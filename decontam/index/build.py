@@ -35,7 +35,9 @@ class Instances:
     skipped: list[bool]
 
 
-def arrays_of(evals: Sequence[EvalSet], rule: Rule, *, cap: int, short: bool, drop_empty_fields: bool) -> dict[str, Array]:
+def arrays_of(
+    evals: Sequence[EvalSet], rule: Rule, *, cap: int, short: bool, drop_empty_fields: bool
+) -> dict[str, Array]:
     """Every array of an index, by name. Instances are numbered in the order of `evals`."""
     instances = read_instances(evals, rule, short=short, drop_empty_fields=drop_empty_fields)
     found = _windows(instances)
@@ -44,7 +46,9 @@ def arrays_of(evals: Sequence[EvalSet], rule: Rule, *, cap: int, short: bool, dr
     found |= _words(found.pop("vocabulary"), rule)  # type: ignore[arg-type]
     found |= _phrase_tables(found)
     found |= _gate(found, rule)
-    found["post_starts"] = np.concatenate([[0], np.cumsum(np.bincount(found["window_phrase"], minlength=_n_phrases(found)))])
+    found["post_starts"] = np.concatenate(
+        [[0], np.cumsum(np.bincount(found["window_phrase"], minlength=_n_phrases(found)))]
+    )
     by_phrase = np.argsort(found["window_phrase"], kind="stable")
     for name, of in (("field", "field"), ("from", "from"), ("to", "to")):
         found[f"post_{name}"] = found[f"window_{of}"][by_phrase].astype(np.uint32)
@@ -120,7 +124,7 @@ def _owners(found: dict[str, Any], cap: int, rule: Rule, n_instances: int) -> di
     """How many instances own each phrase, what is common, and the weights of the idf rule."""
     phrase, instance = found["window_phrase"], found["window_instance"]
     n_phrases = _n_phrases(found)
-    pairs, at = np.unique(phrase * (int(instance.max(initial=0)) + 1) + instance, return_index=True)
+    _, at = np.unique(phrase * (int(instance.max(initial=0)) + 1) + instance, return_index=True)
     owners = np.bincount(phrase[at], minlength=n_phrases)
     common = (owners > cap).astype(np.uint8)
     weight = np.zeros(phrase.size, np.int64)

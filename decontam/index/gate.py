@@ -28,7 +28,7 @@ def left_out_order(words: Array, owners: Array, instance: Array, start: Array) -
     return np.lexsort((start, -commonness, -shortness, instance))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def keep(
     order: Any, window_instance: Any, window_field: Any, window_from: Any, window_to: Any, window_weight: Any,
     window_words: Any, instance_fields: Any, instance_short: Any, field_n: Any, field_total: Any,
@@ -100,7 +100,7 @@ def keep(
         a = b
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def key_of(word_hashes: Any, phrase_words: Any, last: Any, n: Any) -> Any:
     """The window key of the n words of `phrase_words` that end at index `last`."""
     key = word_hashes[phrase_words[last]]
@@ -109,7 +109,7 @@ def key_of(word_hashes: Any, phrase_words: Any, last: Any, n: Any) -> Any:
     return key * PRIME | U(1)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def choose_keys(windows: Any, window_phrase: Any, phrase_starts: Any, phrase_words: Any, word_hashes: Any, table: Any,
                 chosen: Any, orders: Any) -> Any:  # fmt: skip
     """Writes keys and their number of words so that each of `windows`, in order of text, holds one; how many.
@@ -142,7 +142,7 @@ def choose_keys(windows: Any, window_phrase: Any, phrase_starts: Any, phrase_wor
     return count
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def keys_of_phrases(phrases: Any, phrase_starts: Any, phrase_words: Any, word_hashes: Any, n: Any) -> Any:
     """The window key of the first n words of each phrase."""
     keys = np.zeros(phrases.size, np.uint64)

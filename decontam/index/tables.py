@@ -37,7 +37,7 @@ def bitmap_of(keys: Array, most: int = 1 << 24) -> Array:
     return bitmap
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _insert(keys: Any, table: Any, values: Any) -> None:
     mask = U(table.size - 1)
     for i in range(keys.size):
@@ -48,7 +48,7 @@ def _insert(keys: Any, table: Any, values: Any) -> None:
         values[slot] = i
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _set_bits(keys: Any, bitmap: Any) -> None:
     mask = U(bitmap.size * 64 - 1)
     for i in range(keys.size):

@@ -11,7 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load64(typing: Any, array: Any, index: Any) -> Any:
     """Eight bytes of a uint8 array from `index` on, little-endian, without a check of bounds."""
 
@@ -25,7 +25,7 @@ def load64(typing: Any, array: Any, index: Any) -> Any:
     return types.uint64(array, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def trailing_zeros(typing: Any, word: Any) -> Any:
     """Number of zero bits below the lowest set one; 64 for zero."""
 
@@ -35,7 +35,7 @@ def trailing_zeros(typing: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def count_ones(typing: Any, word: Any) -> Any:
     """Number of set bits."""
 
@@ -45,7 +45,7 @@ def count_ones(typing: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def rotate(word: Any, by: Any) -> Any:
     """`word` rotated left by `by` bits, 0 < by < 64."""
     return (word << np.uint64(by)) | (word >> np.uint64(64 - by))

@@ -20,8 +20,10 @@ UNSURE = 1e-9  # distance from the threshold within which a mean over several fi
 EXACT, CAPPED, SHORT = 1, 2, 4  # bits of a match's flags
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def same_word(buf: Any, start: Any, stop: Any, separators: Any, lower: Any, side: Any, text: Any, at: Any, size: Any) -> Any:
+@njit(cache=True, nogil=True)
+def same_word(
+    buf: Any, start: Any, stop: Any, separators: Any, lower: Any, side: Any, text: Any, at: Any, size: Any
+) -> Any:
     """Whether the word buf[start:stop], lowered, is text[at:at+size]. Both buffers are padded."""
     if stop - start == size:
         i, left, equal = start, size, True
@@ -46,7 +48,7 @@ def same_word(buf: Any, start: Any, stop: Any, separators: Any, lower: Any, side
     return True
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def word_ids(
     buf: Any, hashes: Any, begins: Any, ends: Any, n: Any, separators: Any, lower: Any, side: Any,
     vocab_table: Any, vocab_ids: Any, vocab_starts: Any, vocab_text: Any, ids: Any,
@@ -61,19 +63,24 @@ def word_ids(
             if vocab_table[slot] == key:
                 word = np.int64(vocab_ids[slot])
                 at = vocab_starts[word]
-                if same_word(buf, begins[j], ends[j], separators, lower, side, vocab_text, at, vocab_starts[word + 1] - at):
+                if same_word(
+                    buf, begins[j], ends[j], separators, lower, side, vocab_text, at, vocab_starts[word + 1] - at
+                ):
                     ids[j] = word
                     break
             slot = (slot + U(1)) & mask
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def find_phrases(
     ids: Any, keys: Any, left: Any, k: Any, order: Any, n: Any,
     table: Any, group: Any, group_starts: Any, group_phrases: Any, phrase_starts: Any, phrase_words: Any,
-    seen: Any, stamp: Any, found: Any, places: Any, n_found: Any,
+    seen: Any, stamp: Any, hits: Any, most_hits: Any, found: Any, places: Any, n_found: Any,
 ) -> Any:  # fmt: skip
-    """Adds each phrase that stands at one of the sieved windows, where it stands first; the new number found."""
+    """Adds each phrase that stands at one of the sieved windows, where it stands first; the new number found.
+
+    With `most_hits` a phrase counts in so many messages only, as in an Elasticsearch that returns so many hits.
+    """
     for c in range(k):
         last = np.int64(left[c])
         slot = in_table(table, keys[last])
@@ -96,13 +103,17 @@ def find_phrases(
                     break
             if equal:
                 seen[phrase] = stamp
+                if most_hits:
+                    hits[phrase] += 1
+                    if hits[phrase] > most_hits:
+                        continue
                 found[n_found] = phrase
                 places[n_found] = at
                 n_found += 1
     return n_found
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def characters(buf: Any, start: Any, begins: Any, ends: Any, n: Any, froms: Any, tos: Any) -> None:
     """Character offsets of each word in the text that starts at buf[start]."""
     i, seen = start, 0
@@ -117,7 +128,7 @@ def characters(buf: Any, start: Any, begins: Any, ends: Any, n: Any, froms: Any,
         tos[j] = seen
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def sort_hits(hits: Any, n: Any) -> None:
     """Sorts rows of hits by window start. They come in reverse order of the text, mostly: heap sort bounds the rest."""
     for i in range(n // 2):
@@ -141,7 +152,7 @@ def sort_hits(hits: Any, n: Any) -> None:
         hits[i] = copy[order[i]]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def cover(
     buf: Any, text_starts: Any, text_stops: Any, first_text: Any, separators: Any, lower: Any, by_characters: Any,
     vocab_table: Any, vocab_ids: Any, vocab_starts: Any, vocab_text: Any,
@@ -150,7 +161,7 @@ def cover(
     group_starts: Any, group_phrases: Any, phrase_starts: Any, phrase_words: Any,
     post_starts: Any, post_field: Any, post_from: Any, post_to: Any, post_weight: Any, post_common: Any,
     field_instance: Any, field_n: Any, field_bits: Any, common_bits: Any, field_total: Any, instance_fields: Any,
-    instance_short: Any, mode: Any, numerator: Any, denominator: Any, any_capped_only: Any,
+    instance_short: Any, mode: Any, numerator: Any, denominator: Any, phrase_hits: Any, most_hits: Any,
     gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any, ids: Any, froms: Any, tos: Any,
     seen: Any, stamps: Any, found: Any, places: Any,
     field_stamp: Any, field_head: Any, bits: Any, kept_bits: Any, field_weight: Any, kept_weight: Any, touched: Any,
@@ -169,7 +180,9 @@ def cover(
             counts[3], counts[4] = 1, stop - start + 1
             return t
         n = tokenise(buf, start, stop, False, separators, lower, gaps, side, hashes, begins, ends, 0)
-        word_ids(buf, hashes, begins, ends, n, separators, lower, side, vocab_table, vocab_ids, vocab_starts, vocab_text, ids)
+        word_ids(
+            buf, hashes, begins, ends, n, separators, lower, side, vocab_table, vocab_ids, vocab_starts, vocab_text, ids
+        )
         stamps[0] += 1
         stamp = stamps[0]
         n_found = 0
@@ -178,35 +191,35 @@ def cover(
             k = sieve(keys, min(4, n), n, bitmap5, left)
             n_found = find_phrases(
                 ids, keys, left, k, 5, n, table5, group5, group_starts, group_phrases, phrase_starts, phrase_words,
-                seen, stamp, found, places, n_found,
+                seen, stamp, phrase_hits, most_hits, found, places, n_found,
             )  # fmt: skip
         if table4.size:
             keys_of(hashes, min(3, n), n, 4, keys)
             k = sieve(keys, min(3, n), n, bitmap4, left)
             n_found = find_phrases(
                 ids, keys, left, k, 4, n, table4, group4, group_starts, group_phrases, phrase_starts, phrase_words,
-                seen, stamp, found, places, n_found,
+                seen, stamp, phrase_hits, most_hits, found, places, n_found,
             )  # fmt: skip
         if table3.size:
             keys_of(hashes, min(2, n), n, 3, keys)
             k = sieve(keys, min(2, n), n, bitmap3, left)
             n_found = find_phrases(
                 ids, keys, left, k, 3, n, table3, group3, group_starts, group_phrases, phrase_starts, phrase_words,
-                seen, stamp, found, places, n_found,
+                seen, stamp, phrase_hits, most_hits, found, places, n_found,
             )  # fmt: skip
         if table2.size:
             keys_of(hashes, min(1, n), n, 2, keys)
             k = sieve(keys, min(1, n), n, bitmap2, left)
             n_found = find_phrases(
                 ids, keys, left, k, 2, n, table2, group2, group_starts, group_phrases, phrase_starts, phrase_words,
-                seen, stamp, found, places, n_found,
+                seen, stamp, phrase_hits, most_hits, found, places, n_found,
             )  # fmt: skip
         if table1.size:
             keys_of(hashes, 0, n, 1, keys)
             k = sieve(keys, 0, n, bitmap1, left)
             n_found = find_phrases(
                 ids, keys, left, k, 1, n, table1, group1, group_starts, group_phrases, phrase_starts, phrase_words,
-                seen, stamp, found, places, n_found,
+                seen, stamp, phrase_hits, most_hits, found, places, n_found,
             )  # fmt: skip
         if not n_found:
             continue
@@ -289,7 +302,9 @@ def cover(
             n_fields = last - first
             limit = numerator / denominator
             if mode == COVERAGE and not instance_short[instance]:
-                flag = single * denominator > numerator * single_n if n_fields == 1 else score / n_fields > limit - UNSURE
+                flag = (
+                    single * denominator > numerator * single_n if n_fields == 1 else score / n_fields > limit - UNSURE
+                )
                 capped = flag and kept_score / n_fields > limit + (UNSURE if n_fields == 1 else -UNSURE)
                 if n_fields == 1 and flag:
                     c, m = np.int64(0), np.int64(0)

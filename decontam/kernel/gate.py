@@ -20,7 +20,7 @@ CARRIED = 4  # words before a stretch that its first windows need
 ORDERS = (5, 3, 2, 1)  # words in a key
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def keys_of(hashes: Any, first: Any, n: Any, order: Any, keys: Any) -> None:
     """keys[j] of the window of `order` words that ends at word j, first <= j < n (see words.window_key)."""
     if order == 5:
@@ -44,7 +44,7 @@ def keys_of(hashes: Any, first: Any, n: Any, order: Any, keys: Any) -> None:
             keys[j] = hashes[j] * PRIME | U(1)
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def in_table(table: Any, key: Any) -> Any:
     """Slot of the key in an open-addressing table whose size is a power of two and whose empty slots are 0; or -1."""
     mask = U(table.size - 1)
@@ -56,7 +56,7 @@ def in_table(table: Any, key: Any) -> Any:
     return np.int64(-1)
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def sieve(keys: Any, first: Any, n: Any, bitmap: Any, left: Any) -> Any:
     """Writes the indices first <= j < n whose key's bit is set; their number. No branch hangs on the data."""
     mask = U(bitmap.size * 64 - 1)
@@ -68,7 +68,7 @@ def sieve(keys: Any, first: Any, n: Any, bitmap: Any, left: Any) -> Any:
     return k
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def mark(
     hashes: Any, begins: Any, first: Any, n: Any, order: Any, bitmap: Any, table: Any, keys: Any, left: Any,
     starts: Any, line: Any, n_lines: Any, status: Any,
@@ -84,7 +84,7 @@ def mark(
         status[line] |= HIT
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def gate_lines(
     buf: Any, end: Any, separators: Any, lower: Any, starts: Any, n_lines: Any, status: Any,
     bitmap5: Any, table5: Any, bitmap3: Any, table3: Any, bitmap2: Any, table2: Any, bitmap1: Any, table1: Any,
@@ -97,7 +97,9 @@ def gate_lines(
     while i < end:
         stop = min(i + STRETCH, end)
         # A stretch ends after a separator that no backslash could have escaped.
-        while stop < end and not (separators[buf[stop - 1]] and buf[stop - 1] != BACKSLASH and buf[stop - 2] != BACKSLASH):
+        while stop < end and not (
+            separators[buf[stop - 1]] and buf[stop - 1] != BACKSLASH and buf[stop - 2] != BACKSLASH
+        ):
             stop += 1
         if stop - i + CARRIED + 1 > gaps.size:
             return stop - i + CARRIED + 1
@@ -118,7 +120,7 @@ def gate_lines(
     return 0
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def gate_texts(
     buf: Any, text_starts: Any, text_stops: Any, separators: Any, lower: Any, passed: Any,
     bitmap5: Any, table5: Any, bitmap3: Any, table3: Any, bitmap2: Any, table2: Any, bitmap1: Any, table1: Any,

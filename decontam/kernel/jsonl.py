@@ -23,7 +23,7 @@ OBJECT, END_OBJECT, LIST, END_LIST = 123, 125, 91, 93
 KEY, KEY_OR_END, VALUE, VALUE_OR_END, AFTER = 0, 1, 2, 3, 4
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def next_newline(buf: Any, i: Any, end: Any) -> Any:
     """Index of the first newline from i on, or `end`."""
     while i < end:
@@ -36,9 +36,10 @@ def next_newline(buf: Any, i: Any, end: Any) -> Any:
     return end
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def skip_string(buf: Any, i: Any) -> Any:
-    """(index of the quote that ends the string whose text starts at i, or -1 where it is no JSON; bytes with high bit)."""
+    """(index of the quote that ends the string whose text starts at i, -1 where it is no JSON; whether it may hold
+    bytes above ASCII)."""
     high = U(0)
     while True:
         w = load64(buf, i)
@@ -67,14 +68,14 @@ def skip_string(buf: Any, i: Any) -> Any:
             return np.int64(-1), False
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def skip_blank(buf: Any, i: Any) -> Any:
     while buf[i] == 32 or buf[i] == 9 or buf[i] == 13:
         i += 1
     return i
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def skip_number(buf: Any, i: Any) -> Any:
     """Index after the JSON number at i, or -1."""
     if buf[i] == 45:
@@ -105,7 +106,7 @@ def skip_number(buf: Any, i: Any) -> Any:
     return i
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def is_text(buf: Any, i: Any, text: Any, start: Any, stop: Any) -> Any:
     """Whether the bytes at i are text[start:stop]."""
     for j in range(start, stop):
@@ -114,7 +115,7 @@ def is_text(buf: Any, i: Any, text: Any, start: Any, stop: Any) -> Any:
     return True
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def literal(buf: Any, i: Any) -> Any:
     """Index after true, false or null at i, or -1."""
     if buf[i] == 116 and buf[i + 1] == 114 and buf[i + 2] == 117 and buf[i + 3] == 101:
@@ -126,7 +127,7 @@ def literal(buf: Any, i: Any) -> Any:
     return np.int64(-1)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def is_utf8(buf: Any, i: Any, end: Any) -> Any:
     """Whether buf[i:end] is UTF-8 as Python decodes it: no overlong forms, no surrogates."""
     while i < end:
@@ -141,12 +142,16 @@ def is_utf8(buf: Any, i: Any, end: Any) -> Any:
     return True
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def meets(buf: Any, start: Any, stop: Any, value: Any, texts: Any, places: Any, follow: Any, seen: Any) -> Any:
     """Whether the value after the key buf[start:stop] is as every need of that key asks; notes those seen.
 
     `places` has key start, key stop, value start, value stop in `texts` for each need.
     """
+    if places.shape[0]:
+        for i in range(start, stop):
+            if buf[i] == BACKSLASH:  # a key that is spelled otherwise
+                return False
     for r in range(places.shape[0]):
         if places[r, 1] - places[r, 0] != stop - start or not is_text(buf, start, texts, places[r, 0], places[r, 1]):
             continue
@@ -164,7 +169,7 @@ def meets(buf: Any, start: Any, stop: Any, value: Any, texts: Any, places: Any, 
     return True
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def plain_object(buf: Any, i: Any, end: Any, texts: Any, places: Any, follow: Any, required: Any, seen: Any) -> Any:
     """Whether the line buf[i:end] is surely one JSON object that meets the needs."""
     line, high = i, False
@@ -243,7 +248,7 @@ def plain_object(buf: Any, i: Any, end: Any, texts: Any, places: Any, follow: An
     return True
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def lines(
     buf: Any, end: Any, texts: Any, places: Any, follow: Any, required: Any, starts: Any, stops: Any, status: Any
 ) -> Any:

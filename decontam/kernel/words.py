@@ -22,7 +22,7 @@ BACKSLASH, QUOTE = 92, 34
 STEP = 13  # bits by which each word of a window is turned before the sum
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def lower8(word: Any) -> Any:
     """Eight ASCII bytes with A–Z lowered, all at once."""
     low = word & LOW7
@@ -30,19 +30,19 @@ def lower8(word: Any) -> Any:
     return word | (upper >> U(2))
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def mix(state: Any, chunk: Any) -> Any:
     state = (state ^ chunk) * PRIME
     return state ^ (state >> U(32))
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def finish(state: Any, length: Any) -> Any:
     state = (state ^ U(length)) * FINAL
     return state ^ (state >> U(29))
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def hex_value(byte: Any) -> Any:
     """0–15, or -1 for a byte that is no hexadecimal digit."""
     if 48 <= byte <= 57:
@@ -54,7 +54,7 @@ def hex_value(byte: Any) -> Any:
     return -1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def hex4(buf: Any, at: Any) -> Any:
     """The code unit of four hexadecimal digits, -1 where one of them is none."""
     value = 0
@@ -66,7 +66,7 @@ def hex4(buf: Any, at: Any) -> Any:
     return value
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def decode(buf: Any, i: Any, end: Any) -> Any:
     """(code point, bytes used) of UTF-8 at i; an invalid byte is a code point of its own above Unicode's."""
     c = np.int64(buf[i])
@@ -84,7 +84,7 @@ def decode(buf: Any, i: Any, end: Any) -> Any:
     return value, n
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def slow_word(buf: Any, i: Any, end: Any, raw: Any, separators: Any, lower: Any, side: Any) -> Any:
     """(hash, length, where the next word may start) of the word at i, of any code points and escapes.
 
@@ -154,7 +154,7 @@ def slow_word(buf: Any, i: Any, end: Any, raw: Any, separators: Any, lower: Any,
     return finish(state, length), length, following
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def tokenise(
     buf: Any, start: Any, end: Any, raw: Any, separators: Any, lower: Any, gaps: Any, side: Any,
     hashes: Any, begins: Any, ends: Any, n: Any,
@@ -212,7 +212,7 @@ def tokenise(
     return n
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def window_key(hashes: Any, last: Any, n: Any) -> Any:
     """Key of the n words that end at index `last`: the sum of their hashes, each turned by its place."""
     key = U(0)

@@ -1,0 +1,378 @@
+"""One shard of training data against an index: its matches, its near-duplicates and what it held.
+
+JSON lines are judged raw by the gate, and only lines that pass, or that are not plainly as expected, are parsed. All
+other ways (Arrow columns, joined fields, other analyzers, near-duplicates) judge the decoded messages.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from decontam.errors import BrokenRow
+from decontam.index import Index
+from decontam.matcher import Found, Matcher
+from decontam.types import Message, Shard, ShardCounts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from decontam.job.work import Options
+    from decontam.select import Selection
+
+Array = np.ndarray[Any, Any]
+BROKEN_NAMED = 20
+_OWN = threading.local()
+
+
+def scan_shard(
+    index: Index, selection: Selection, shard: Shard, options: Options
+) -> tuple[pa.Table, pa.Table | None, ShardCounts]:
+    """(matches, near-duplicates where asked for, counts); see `match_table` and `near_table` for the columns.
+
+    Rows are numbered from the shard's first on. Raises DecontamError where the file cannot be read.
+    """
+    scan = _Scan(index, selection, shard, options)
+    if shard.format in ("parquet", "arrow"):
+        scan.batches()
+    else:
+        scan.lines()
+    return scan.tables()
+
+
+@dataclass
+class _Batch:
+    """Messages that wait to be judged, and whose they are. `ids` holds those of rows that have one."""
+
+    texts: list[str] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    turns: list[int] = field(default_factory=list)
+    wheres: list[int] = field(default_factory=list)
+    ids: dict[int, str] = field(default_factory=dict)
+
+    def add(self, row: int, offset: int, told: str | None, messages: Sequence[Message]) -> None:
+        for turn, where, text in messages:
+            self.texts.append(text)
+            self.rows.append(row)
+            self.offsets.append(offset)
+            self.turns.append(turn)
+            self.wheres.append(where)
+        if told is not None:
+            self.ids[row] = told
+
+
+class _Scan:
+    """The state of one shard's scan."""
+
+    def __init__(self, index: Index, selection: Selection, shard: Shard, options: Options) -> None:
+        self.index, self.selection, self.shard, self.options = index, selection, shard, options
+        self.matcher = Matcher(index, options.es_cap) if options.es_cap else _matcher(index)
+        self.raw = self.matcher.native and selection.needs is not None and not (options.near or options.es_cap)
+        self.near = _near(index) if options.near else None
+        self.counts = Counter[str]()
+        self.fields = Counter[str]()
+        self.broken: list[tuple[int, str]] = []
+        self.why = ""
+        self.found: list[dict[str, Any]] = []
+        self.nears: list[dict[str, Any]] = []
+
+    # -- JSON lines --
+
+    def lines(self) -> None:
+        from decontam.inputs import TruncatedInput, read_blocks
+
+        self.matcher.expect(self.selection.needs or ())
+        try:
+            for block in read_blocks(self.shard):
+                self._block(block.data, block.length, block.offset)
+        except TruncatedInput as error:
+            self.why = str(error)
+
+    def _block(self, data: Array, length: int, offset: int) -> None:
+        starts, stops, status = self.matcher.lines(data, length)
+        if self.raw:
+            self.matcher.gate_lines(data, length, starts, status)
+            chosen = np.flatnonzero(status)
+        else:
+            chosen = np.arange(status.size)
+        first = self.counts["rows"]
+        batch = _Batch()
+        text = memoryview(data)  # type: ignore[arg-type]
+        for line, start, stop in zip(chosen.tolist(), starts[chosen].tolist(), stops[chosen].tolist(), strict=True):
+            self._row(first + line, offset + start, text[start:stop], batch)
+        self.counts["rows"] += int(status.size)
+        self.counts["bytes"] += length
+        self._judge(batch)
+
+    def _row(self, row: int, offset: int, line: memoryview, batch: _Batch) -> None:
+        try:
+            parsed = _parse(line)
+            messages = self.selection.messages(parsed)
+        except BrokenRow as error:
+            self._broken(row, str(error))
+            return
+        self.counts["parsed"] += 1
+        if messages:
+            batch.add(row, offset, _told(parsed.get("id")), messages)
+        else:
+            self._unselected(parsed)
+
+    def _broken(self, row: int, why: str) -> None:
+        self.counts["parsed"] += 1
+        self.counts["broken"] += 1
+        if len(self.broken) < BROKEN_NAMED:
+            self.broken.append((row, why))
+
+    def _unselected(self, row: Mapping[str, Any]) -> None:
+        self.counts["unselected"] += 1
+        self.fields.update(row.keys())
+
+    def _judge(self, batch: _Batch) -> None:
+        if not batch.texts:
+            return
+        found = self.matcher.judge_texts(batch.texts)
+        if found.matches.size:
+            self.found.append(self._columns(found, batch))
+        if self.near is not None:
+            self._find_near(batch)
+
+    def _find_near(self, batch: _Batch) -> None:
+        from decontam.near import PROFILES
+
+        assert self.near is not None
+        for each in self.near.find(batch.texts, PROFILES[self.options.near]):
+            m = each.message
+            self.nears.append(
+                {
+                    "row": batch.rows[m],
+                    "offset": batch.offsets[m],
+                    "id": batch.ids.get(batch.rows[m]),
+                    "turn": batch.turns[m],
+                    "where": batch.wheres[m],
+                    "inst": each.inst,
+                    "score": each.score,
+                    "train_from": each.train_from,
+                    "train_to": each.train_to,
+                    "eval_from": each.eval_from,
+                    "eval_to": each.eval_to,
+                }
+            )
+
+    # -- Arrow --
+
+    def batches(self) -> None:
+        from decontam.inputs import arrow_messages, read_batches
+
+        for record in read_batches(self.shard):
+            first = self.counts["rows"]
+            self.counts["rows"] += record.num_rows
+            self.counts["parsed"] += record.num_rows
+            try:
+                messages = arrow_messages(self.selection, record)
+            except BrokenRow:
+                self._by_row(record, first)
+                continue
+            self.counts["bytes"] += int((messages.stops - messages.starts).sum())
+            selected = np.unique(messages.row).size
+            if selected < record.num_rows:
+                self.counts["unselected"] += record.num_rows - selected
+                self.fields.update({n: record.num_rows - record[n].null_count for n in record.schema.names})
+            self._judge_arrow(messages, record, first)
+
+    def _by_row(self, record: Any, first: int) -> None:
+        """A batch in which something is no text: row by row, so that each broken row is named."""
+        batch = _Batch()
+        for number, row in enumerate(record.to_pylist()):
+            try:
+                messages = self.selection.messages(row)
+            except BrokenRow as error:
+                self.counts["broken"] += 1
+                if len(self.broken) < BROKEN_NAMED:
+                    self.broken.append((first + number, str(error)))
+                continue
+            if messages:
+                batch.add(first + number, -1, _told(row.get("id")), messages)
+                self.counts["bytes"] += sum(len(m.text.encode("utf-8", "surrogatepass")) for m in messages)
+            else:
+                self._unselected({key: value for key, value in row.items() if value is not None})
+        self._judge(batch)
+
+    def _judge_arrow(self, messages: Any, record: Any, first: int) -> None:
+        chosen: Array = np.arange(messages.row.size)
+        if self.matcher.native and self.near is None and not self.options.es_cap:
+            chosen = self._gated(messages)
+        ids = record.column("id") if "id" in record.schema.names else None
+        view = memoryview(messages.values)
+        batch = _Batch()
+        for m in chosen.tolist():
+            row = int(messages.row[m])
+            text = bytes(view[int(messages.starts[m]) : int(messages.stops[m])]).decode("utf-8", "surrogatepass")
+            told = _told(ids[row].as_py()) if ids is not None else None
+            batch.add(first + row, -1, told, [Message(int(messages.turn[m]), int(messages.where[m]), text)])
+        self._judge(batch)
+
+    def _gated(self, messages: Any) -> Array:
+        """Messages that the gate passes, read where they lie but for those at the very end, which are not padded."""
+        from decontam.kernel import PADDING
+
+        safe = messages.stops + PADDING <= messages.values.size
+        passed = [
+            np.flatnonzero(safe)[self.matcher.gate_texts(messages.values, messages.starts[safe], messages.stops[safe])]
+        ]
+        passed.append(np.flatnonzero(~safe))
+        return np.sort(np.concatenate(passed))
+
+    # -- results --
+
+    def _columns(self, found: Found, batch: _Batch) -> dict[str, Any]:
+        """The columns of `match_table` for one batch, lists as values and sizes."""
+        arrays = self.index.arrays
+        message, inst, flags, first_field, first_run, n_runs = found.matches.T
+        n_fields = np.diff(arrays["instance_fields"])[inst]
+        which = _ranges(first_field, n_fields)
+        fields = found.fields[which]
+        runs = found.runs[_ranges(first_run, n_runs)]
+        base = arrays["span_starts"][np.repeat(arrays["instance_fields"][inst], n_runs) + runs[:, 2]]
+        spans = np.column_stack(
+            [
+                runs[:, :3],
+                arrays["span_from"][base + runs[:, 3]],
+                arrays["span_to"][base + runs[:, 4] - 1],
+                runs[:, 4] - runs[:, 3],
+            ]
+        )
+        scores = found.scores
+        if self.index.rule.score == "idf":
+            scores = scores.copy()
+            at = np.cumsum(n_fields) - n_fields
+            total = np.add.reduceat(fields[:, 6], at)
+            scores[:, 0] = np.add.reduceat(fields[:, 4], at) / total
+            scores[:, 1] = np.add.reduceat(fields[:, 5], at) / total
+        of = message.tolist()
+        return {
+            "row": np.array(batch.rows, np.int64)[message],
+            "offset": np.array(batch.offsets, np.int64)[message],
+            "id": [batch.ids.get(batch.rows[m]) for m in of] if batch.ids else [None] * len(of),
+            "turn": np.array(batch.turns, np.int32)[message],
+            "where": np.array(batch.wheres, np.int8)[message],
+            "inst": inst.astype(np.int32),
+            "covered": fields[:, 0].astype(np.int32),
+            "score": scores[:, 0],
+            "capped": fields[:, 2].astype(np.int32),
+            "capped_score": scores[:, 1],
+            "flags": flags.astype(np.uint8),
+            "common_share": scores[:, 2],
+            "runs": spans.astype(np.int32).ravel(),
+            "n_fields": n_fields,
+            "n_runs": n_runs * 6,
+        }
+
+    def tables(self) -> tuple[pa.Table, pa.Table | None, ShardCounts]:
+        counts = ShardCounts(
+            n_rows=self.counts["rows"],
+            n_parsed=self.counts["parsed"],
+            n_unselected=self.counts["unselected"],
+            n_broken=self.counts["broken"],
+            n_bytes=self.counts["bytes"],
+            broken=tuple(self.broken),
+            complete=not self.why,
+            why=self.why,
+            fields=dict(sorted(self.fields.items())),
+        )
+        return match_table(self.found), near_table(self.nears) if self.near is not None else None, counts
+
+
+def match_table(parts: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Matches in order of row, turn and instance.
+
+    `inst` numbers the instances of the index; `covered` and `capped` have one number a field; `runs` six numbers a run:
+    characters of the message from and to, field, characters of the field from and to, positions of the eval text.
+    """
+    import pyarrow as pa
+
+    def column(name: str, kind: Any) -> Any:
+        joined = [np.asarray(part[name]) for part in parts]
+        return pa.array(np.concatenate(joined), kind) if joined else pa.array([], kind)
+
+    def lists(name: str, sizes: str) -> Any:
+        ends = np.cumsum(np.concatenate([[0], *(part[sizes] for part in parts)])).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), column(name, pa.int32()))
+
+    return pa.table(
+        {
+            "row": column("row", pa.int64()),
+            "offset": column("offset", pa.int64()),
+            "id": pa.array([told for part in parts for told in part["id"]], pa.string()),
+            "turn": column("turn", pa.int32()),
+            "where": column("where", pa.int8()),
+            "inst": column("inst", pa.int32()),
+            "covered": lists("covered", "n_fields"),
+            "score": column("score", pa.float64()),
+            "capped": lists("capped", "n_fields"),
+            "capped_score": column("capped_score", pa.float64()),
+            "flags": column("flags", pa.uint8()),
+            "common_share": column("common_share", pa.float64()),
+            "runs": lists("runs", "n_runs"),
+        }
+    )
+
+
+def near_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Near-duplicates in order of row, turn and instance; `score` is 0–100."""
+    import pyarrow as pa
+
+    kinds = {"row": pa.int64(), "offset": pa.int64(), "id": pa.string(), "turn": pa.int32(), "where": pa.int8()}
+    kinds |= {"inst": pa.int32(), "score": pa.float64()}
+    kinds |= {name: pa.int32() for name in ("train_from", "train_to", "eval_from", "eval_to")}
+    return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()})
+
+
+def _ranges(first: Array, sizes: Array) -> Array:
+    """first[0], first[0] + 1, … of sizes[0] numbers, then those of first[1], …"""
+    ends = np.cumsum(sizes)
+    numbers: Array = np.arange(ends[-1] if ends.size else 0) + np.repeat(first - (ends - sizes), sizes)
+    return numbers
+
+
+def _parse(line: memoryview) -> Any:
+    import orjson
+
+    from decontam.inputs import parse_line
+
+    try:
+        return orjson.loads(line)
+    except ValueError:
+        return parse_line(bytes(line))
+
+
+def _told(value: Any) -> str | None:
+    """A row's id as text, where it has one."""
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _matcher(index: Index) -> Matcher:
+    """This thread's matcher of the index."""
+    known = getattr(_OWN, "matcher", None)
+    if known is None or known.index is not index:
+        known = _OWN.matcher = Matcher(index)
+    return known
+
+
+_NEAR: dict[str, Any] = {}
+_NEAR_LOADING = threading.Lock()
+
+
+def _near(index: Index) -> Any:
+    """The near-duplicate index beside an index, opened once a process."""
+    from decontam.near import NearIndex
+
+    with _NEAR_LOADING:
+        if str(index.folder) not in _NEAR:
+            _NEAR[str(index.folder)] = NearIndex.load(index.folder / "near")
+        return _NEAR[str(index.folder)]
