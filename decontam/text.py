@@ -79,7 +79,7 @@ def _segments(text: str) -> Iterator[tuple[int, int]]:
 
 @cache
 def _unicode() -> tuple[Any, Any]:
-    import regex  # type: ignore[import-untyped]
+    import regex
 
     # `w` makes \b the default word boundary of Unicode; with it both ends of the text are boundaries.
     return regex.compile(r"(?w)\b"), regex.compile(r"[\p{Alphabetic}\p{N}\p{Ideographic}]")
