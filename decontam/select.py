@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from decontam.errors import BrokenRow, DecontamError, did_you_mean
 from decontam.row import COMPLETION, PROMPT, TAGS, Group, Place, kind, reader_of, spots_of
-from decontam.selectors import Selector, parse_selector, quoted
+from decontam.selectors import Filter, Selector, parse_selector, quoted
 from decontam.types import Message, Need
 
 SCAN_ALL = "--scan all"  # stands in a Selection's spec as its last entry
@@ -17,6 +17,7 @@ COMPLETIONS = (
     *("generation", "generations"),
 )
 DIALOGUES = ("messages", "conversations", "conversation")
+EVERY = (Filter(),)
 LEAVES = ("content", "value")  # the key of a message that holds its text
 
 
@@ -182,7 +183,8 @@ def _groups(selectors: Iterable[Selector]) -> tuple[Group, ...]:
         key = ("list", path.keys, tuple(bool(step.filters) for step in path.steps)) if one_list else (selector.text,)
         if key in grouped:
             group = grouped[key]
-            grouped[key] = group._replace(picks=tuple(dict.fromkeys(group.picks + picks)))
+            both = tuple(dict.fromkeys(group.picks + picks))
+            grouped[key] = group._replace(picks=(EVERY,) if EVERY in both else both)
             continue
         answers = set(path.keys) & set(COMPLETIONS) and not (transcripts and not path.below and not path.lists)
         grouped[key] = Group(selector.paths, picks, COMPLETION if answers else PROMPT)

@@ -1,0 +1,27 @@
+"""Reading training data: finding its files, cutting them into shards, and their bytes, batches, rows and digests."""
+
+from decontam.inputs.batches import first_row_of, read_batches
+from decontam.inputs.blocks import Block, TruncatedInput, read_blocks
+from decontam.inputs.digests import Fingerprint, dataset_digest, file_digest, fingerprint
+from decontam.inputs.discover import Dataset, File, discover
+from decontam.inputs.rows import fetch_rows, first_rows, parse_line
+from decontam.inputs.shards import shards_of
+
+__all__ = [
+    "Block",
+    "Dataset",
+    "File",
+    "Fingerprint",
+    "TruncatedInput",
+    "dataset_digest",
+    "discover",
+    "fetch_rows",
+    "file_digest",
+    "fingerprint",
+    "first_row_of",
+    "first_rows",
+    "parse_line",
+    "read_batches",
+    "read_blocks",
+    "shards_of",
+]
