@@ -1,0 +1,1 @@
+"""Writes training data again without what a scan found in it; `decontam.clean.run.clean` does the work."""
