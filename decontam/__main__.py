@@ -1,0 +1,55 @@
+"""Entry of the command line: exit codes, one line for what a user can fix, a traceback only for bugs."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 clean, 1 over the limit, 2 misuse, 3 incomplete, 70 a bug."""
+    import click
+
+    from decontam.cli import command
+    from decontam.errors import DecontamError
+
+    try:
+        # click itself would exit 1 for some errors; the codes here are ours.
+        outcome = command.main(
+            arguments, prog_name=_program(), complete_var="_DECONTAM_COMPLETE", standalone_mode=False
+        )
+        return outcome if isinstance(outcome, int) else 0
+    except DecontamError as error:
+        return _tell(str(error), error.exit_code)
+    except click.UsageError as error:
+        hint = f" (see: {error.ctx.command_path} --help)" if error.ctx is not None else ""
+        return _tell(f"{error.format_message()}{hint}", 2)
+    except click.ClickException as error:
+        return _tell(error.format_message(), 2)
+    except (KeyboardInterrupt, click.Abort):
+        return _tell("stopped; the same command goes on", 3)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has seen enough; keep the interpreter from complaining at exit.
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+        return 0
+    except Exception:
+        traceback.print_exc()
+        return _tell("this is a bug in decontam; the lines above say where", 70)
+
+
+def _program() -> str:
+    return "decontam" if sys.argv[0].endswith("decontam") else "python -m decontam"
+
+
+def _tell(message: str, code: int) -> int:
+    print(f"decontam: {message}", file=sys.stderr)
+    return code
+
+
+def entry() -> None:
+    """What an installed script calls."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

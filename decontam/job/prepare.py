@@ -1,0 +1,106 @@
+"""From what a user names to a job: data sets, the selectors that fit them, and the index of the evals."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decontam.errors import DecontamError
+from decontam.job.folder import told
+from decontam.job.plan import Job
+from decontam.job.protection import own_matches
+from decontam.job.work import KERNEL, PLAIN, Options, Scanner
+from decontam.rules import Rule, find_rule
+from decontam.types import EvalSet
+
+if TYPE_CHECKING:
+    from decontam.inputs import Dataset
+    from decontam.select import Selection
+
+
+def prepare(
+    train: Sequence[str],
+    evals: Sequence[EvalSet],
+    *,
+    select: Sequence[str] = (),
+    scan_all: bool = False,
+    rule: str = "tulu3",
+    cap: int = 50,
+    drop_empty_fields: bool = False,
+    limit: float = 0.02,
+    options: Options = PLAIN,
+    shard_bytes: int = 64 << 20,
+    cache: Path,
+    rebuild: bool = False,
+    scanner: Scanner = KERNEL,
+    say: Callable[[str], None] = print,
+) -> Job:
+    """The job that scans `train` against `evals`; builds the index where the cache has none. `say` is told of choices.
+
+    Raises DecontamError for data that is not there, selectors that cannot be read and evals that cannot be told apart.
+    """
+    from decontam.inputs import discover
+
+    known = find_rule(rule)
+    datasets = tuple(discover(each) for each in train)
+    selections = tuple(_selection(dataset, select, scan_all, say) for dataset in datasets)
+    index = build_index(
+        scanner,
+        evals,
+        known,
+        cap=cap,
+        short=options.short,
+        near=bool(options.near),
+        drop_empty_fields=drop_empty_fields,
+        cache=cache,
+        rebuild=rebuild,
+    )
+    return Job(
+        datasets=datasets,
+        paths=tuple(_path(each, dataset) for each, dataset in zip(train, datasets, strict=True)),
+        selections=selections,
+        evals=tuple(evals),
+        rule=known,
+        index=index,
+        cap=cap,
+        limit=limit,
+        drop_empty_fields=drop_empty_fields,
+        options=options,
+        shard_bytes=shard_bytes,
+        scanner=scanner,
+    )
+
+
+def build_index(scanner: Scanner, evals: Sequence[EvalSet], rule: Rule, *, cache: Path, **settings: Any) -> Path:
+    """The folder of the index of the evals, with what it cannot protect, built when the cache lacks it."""
+    from decontam.report.facts import refuse_evals
+
+    if not evals:
+        raise DecontamError("no evals given; name some with --evals (see: python -m decontam scan --help)")
+    refuse_evals(evals)
+    with told(cache):
+        index = scanner.build(evals, rule, cache=cache, **settings)
+    own_matches(scanner, index, evals)
+    return index
+
+
+def _path(argument: str, dataset: Dataset) -> str:
+    """The path of `NAME=PATH`."""
+    named = f"{dataset.name}="
+    return argument.removeprefix(named) if not os.path.lexists(argument) else argument
+
+
+def _selection(dataset: Dataset, given: Sequence[str], scan_all: bool, say: Callable[[str], None]) -> Selection:
+    """The selectors given, else those that the first rows suggest, told."""
+    from decontam.inputs import first_rows
+    from decontam.select import auto_select, parse_selectors
+
+    selection = parse_selectors(given) if given else auto_select(first_rows(dataset), dataset.name)
+    if scan_all:
+        selection = selection.with_scan_all()
+    n = len(dataset.files)
+    note = f"; {dataset.note}" if dataset.note else ""
+    say(f"{dataset.name}: {f'{n:,} files' if n > 1 else '1 file'}, selected {', '.join(selection.spec)}{note}")
+    return selection

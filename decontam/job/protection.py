@@ -1,0 +1,118 @@
+"""What the rule cannot protect: instances that their own copy is no match of, and those that are boilerplate only."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from decontam.job.work import PLAIN, Scanner
+from decontam.types import EvalSet, Shard
+
+if TYPE_CHECKING:
+    from decontam.report.facts import EvalFacts
+
+EXACT = 1  # bit of a match table's `flags`
+FOUND = "own.json"  # in the index folder: instances that a message of their own text matches
+
+Reason = Literal["short", "empty field", "own score", "boilerplate only"]
+
+
+def eval_facts(index: Any, evals: Sequence[EvalSet], own: frozenset[int]) -> list[EvalFacts]:
+    """Sizes, skipped and unprotected instances of each eval. `own` has the instances that their own text matches."""
+    from decontam.report.facts import EvalFacts
+
+    boilerplate = frozenset(index.meta["boilerplate_only"])
+    drops = bool(index.meta["drop_empty_fields"])
+    all_sizes, all_uncommon = _sizes(index)
+    facts, first = [], 0
+    for each in evals:
+        sizes: list[list[int]] = []
+        uncommon: list[list[int]] = []
+        skipped: list[int] = []
+        unprotected: dict[str, list[int]] = {}
+        for i, texts in enumerate(each.texts):
+            number = first + i
+            kept = [j for j, text in enumerate(texts) if text or not drops] if None not in texts else []
+            sizes.append(_spread(all_sizes[number], kept, len(texts)))
+            uncommon.append(_spread(all_uncommon[number], kept, len(texts)))
+            if None in texts:
+                skipped.append(i)
+            elif number not in own:
+                unprotected.setdefault(_reason(texts, sizes[-1], index.rule.n), []).append(i)
+            if number in boilerplate:
+                unprotected.setdefault("boilerplate only", []).append(i)
+        facts.append(EvalFacts(each, sizes, uncommon, skipped, unprotected))
+        first += len(each.ids)
+    return facts
+
+
+def _reason(texts: Sequence[str | None], sizes: Sequence[int], n: int) -> Reason:
+    """Why a message that holds nothing but the instance is no match of it."""
+    with_text = [size for size, text in zip(sizes, texts, strict=True) if text]
+    if with_text and all(size < max(n, 1) for size in with_text):
+        return "short"
+    return "empty field" if "" in texts else "own score"
+
+
+def _spread(values: Sequence[int], kept: Sequence[int], n: int) -> list[int]:
+    """Values of the kept fields at their places among all n, 0 elsewhere."""
+    spread = [0] * n
+    for place, value in zip(kept, values, strict=True):
+        spread[place] = value
+    return spread
+
+
+def _sizes(index: Any) -> tuple[list[list[int]], list[list[int]]]:
+    """For each instance the positions of its fields, and of these the ones that no common window covers."""
+    import numpy as np
+
+    first, n = index.arrays["instance_fields"], index.arrays["field_n"]
+    bits, common = index.arrays["field_bits"], np.bitwise_count(index.arrays["common_bits"]).astype(np.int64)
+    until = np.concatenate([[0], np.cumsum(common)])
+    left = n - (until[bits[1:]] - until[bits[:-1]])
+    bounds = list(zip(first[:-1].tolist(), first[1:].tolist(), strict=True))
+    return [n[a:b].tolist() for a, b in bounds], [left[a:b].tolist() for a, b in bounds]
+
+
+def own_matches(scanner: Scanner, folder: Path, evals: Sequence[EvalSet]) -> frozenset[int]:
+    """Instances, numbered over all evals, that a message with nothing but their own fields is a match of.
+
+    Remembered in the index folder: it hangs on nothing else.
+    """
+    try:
+        return frozenset(json.loads((folder / FOUND).read_bytes()))
+    except (FileNotFoundError, ValueError):
+        pass
+    found = sorted(_scan_own(scanner, folder, evals))
+    _remember(folder / FOUND, json.dumps(found))
+    return frozenset(found)
+
+
+def _scan_own(scanner: Scanner, folder: Path, evals: Sequence[EvalSet]) -> set[int]:
+    from decontam.select import parse_selectors
+
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="ascii") as lines:
+        # One row an instance, so that row and instance are the same number.
+        for texts in (texts for each in evals for texts in each.texts):
+            lines.write(json.dumps({"text": "\n".join(text for text in texts if text)}) + "\n")
+        lines.flush()
+        shard = Shard(0, "evals", "evals", lines.name, "jsonl", 0, Path(lines.name).stat().st_size)
+        table, _, _ = scanner.scan(scanner.open(folder), parse_selectors(["text"]), shard, PLAIN)
+    columns: Mapping[str, list[int]] = table.select(["row", "inst", "flags"]).to_pydict()
+    return {
+        row
+        for row, instance, flags in zip(columns["row"], columns["inst"], columns["flags"], strict=True)
+        if row == instance and flags & EXACT
+    }
+
+
+def _remember(path: Path, text: str) -> None:
+    from decontam.job.folder import write
+
+    try:
+        write(path, text.encode())
+    except OSError:  # a cache that others own: found out again next time
+        return

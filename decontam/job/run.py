@@ -1,0 +1,82 @@
+"""Runs a job: plans it, does what is not done, and writes the reports when nothing is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from decontam.errors import DecontamError
+from decontam.job.folder import clear, held
+from decontam.job.local import Runner
+from decontam.job.plan import Job, Plan, begin, make_plan
+from decontam.job.progress import Observer
+from decontam.job.reduce import Finished, first_broken, reduce
+from decontam.job.work import Done, Failed, Piece, Source, shard_done, source_digest
+
+
+class Incomplete(DecontamError):
+    """Not everything could be read; nothing is wrong with the command."""
+
+    exit_code = 3
+
+
+def run(
+    job: Job, out: Path, runner: Runner, observer: Observer, *, strict: bool = False, fresh: bool = False
+) -> Finished:
+    """Scans what is not scanned yet and writes the reports.
+
+    Raises DecontamError when the folder is of another job or in use, when the selectors fit no row, with `strict` at
+    the first broken row; Incomplete when a file changed or could not be read. A run that is killed or raises leaves
+    whole files only, and the same call goes on from there.
+    """
+    plan = make_plan(job)
+    with held(out):
+        if fresh:
+            clear(out)
+        begin(plan, out)
+        failed = _do_pieces(plan, out, runner, observer, strict)
+        if strict and (broken := first_broken(plan, out)):
+            file, row, why = broken
+            raise DecontamError(f"{file} row {row:,}: {why}; mend it, or scan without --strict to count such rows")
+        if failed:
+            raise Incomplete(_told(failed))
+        return reduce(plan, out, observer.say)
+
+
+def _do_pieces(plan: Plan, out: Path, runner: Runner, observer: Observer, strict: bool) -> list[Failed]:
+    """Does the pieces that are not done. With `strict` it stops after the first shard that has a broken row."""
+    on_disk = plan.on_disk()
+    before = {shard.number: done for shard in plan.shards if (done := shard_done(out, shard)) is not None}
+    observer.planned(sum(on_disk.values()), len(plan.shards), len(before), sum(on_disk[number] for number in before))
+    broken = [done for done in before.values() if done.counts.n_broken]
+    failed: list[Failed] = []
+
+    def stop() -> bool:
+        return strict and bool(broken)
+
+    for outcome in runner(plan.task(out), _pieces(plan, out, before), stop):
+        if isinstance(outcome, Failed):
+            failed.append(outcome)
+        elif not isinstance(outcome.piece, Source):
+            if outcome.counts.n_broken:
+                broken.append(outcome)
+            observer.scanned(outcome, on_disk[outcome.piece.number])
+    return failed
+
+
+def _pieces(plan: Plan, out: Path, done: dict[int, Done]) -> Sequence[Piece]:
+    """What is left to do, in order; each file is digested next to its scan, while the system still has it in memory."""
+    pieces: list[Piece] = []
+    for source in plan.sources:
+        pieces += [source] if source_digest(out, source) is None else []
+        pieces += [s for s in plan.shards if s.path == source.path and s.number not in done]
+    return pieces
+
+
+def _told(failed: Sequence[Failed]) -> str:
+    """One line on the files that failed, each once."""
+    why: dict[str, str] = {}
+    for each in failed:
+        why.setdefault(each.piece.file, each.why)
+    told_files = "; ".join(f"{file} {reason}" for file, reason in sorted(why.items()))
+    return f"{told_files}; no reports were written (scan again with --fresh when the data is at rest)"

@@ -1,0 +1,70 @@
+"""Runs the pieces of a job as tasks of a Ray cluster. The machines share the disk with data, index and output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from decontam.errors import DecontamError
+from decontam.job.work import Outcome, Piece, Task, do
+
+if TYPE_CHECKING:
+    from decontam.job.local import Runner
+
+RETRIES = 5  # of a task whose worker or machine is lost; doing a piece twice is harmless
+AHEAD = 2  # tasks handed over for each core of the cluster, so that none waits for work
+
+
+def on_ray(address: str = "auto", workers: int | None = None) -> Runner:
+    """A runner on the cluster at `address`: `auto` is the one that runs here, or a new one on this machine.
+
+    `workers` bounds the tasks under way. Raises DecontamError without ray, or when nobody answers at the address.
+    """
+    ray = _connected(address)
+
+    def run(task: Task, pieces: Sequence[Piece], stop: Callable[[], bool]) -> Iterator[Outcome]:
+        shared = ray.put(task)
+        remote = ray.remote(max_retries=RETRIES, num_cpus=1)(do)
+        most = workers or AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        waiting = iter(pieces)
+        running: list[Any] = []
+        try:
+            while True:
+                while len(running) < most and not stop() and (piece := next(waiting, None)) is not None:
+                    running.append(remote.remote(shared, piece))
+                if not running:
+                    return
+                [ready], running = ray.wait(running, num_returns=1)
+                yield _got(ray, ready)
+        finally:
+            for each in running:
+                ray.cancel(each, force=True)
+
+    return run
+
+
+def _connected(address: str) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise DecontamError("ray is not installed; pip install evalsuite[ray]") from error
+    if not ray.is_initialized():
+        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            ray.init(address=address, **quiet)
+        except ConnectionError as error:
+            if address != "auto":
+                raise DecontamError(f"--ray {address}: no cluster answers there ({error})") from error
+            ray.init(**quiet)  # none runs here: one of this machine
+    return ray
+
+
+def _got(ray: Any, ready: Any) -> Outcome:
+    """A task's outcome; what it raised is raised as itself."""
+    try:
+        found: Outcome = ray.get(ready)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise DecontamError(f"the cluster lost a task {RETRIES} times ({type(error).__name__}); go on later") from error
+    return found
