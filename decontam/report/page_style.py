@@ -30,7 +30,8 @@ tbody th { font-weight: 400; }
 th small { color: var(--soft); }
 th.group { text-align: left; padding-left: 2rem; }
 thead tr:first-child th { border-bottom: 0; padding-bottom: 0; }
-.stick { position: sticky; left: 0; background: var(--paper); max-width: 24rem; white-space: normal; }
+.stick { position: sticky; left: 0; background: var(--paper); min-width: 9rem; max-width: 24rem; white-space: normal;
+  overflow-wrap: anywhere; }
 .data { margin-top: 1.4rem; }
 tbody tr:hover > * { background: var(--band); }
 tr.over .share { color: var(--over); font-weight: 600; }
@@ -55,7 +56,7 @@ ul { padding-left: 1.2rem; margin: .3rem 0; }
   .sides { grid-template-columns: 1fr; }
   .side + .side { border-left: 0; border-top: 1px solid var(--line); }
   th, td { padding: .3rem .5rem; }
-  .stick { max-width: 9rem; }
+  .stick { min-width: 7rem; max-width: 9rem; }
 }
 @media print { details:not([open]) > :not(summary) { display: none; } article { break-inside: avoid; } }
 """
