@@ -10,7 +10,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -72,7 +72,7 @@ def make(
         return made
     mark.unlink(missing_ok=True)
     (made.folder / "evals").mkdir(parents=True, exist_ok=True)
-    language = _language(np.random.default_rng([seed, 0]), variant == "escaped")
+    language = _language(seed, variant == "escaped")
     templates = [t.removesuffix(".") for t in language.texts(np.random.default_rng([seed, 1]), _template_lengths(seed))]
     questions = _questions(np.random.default_rng([seed, 2]), language, templates, evals)
     encode = json.JSONEncoder(ensure_ascii=variant == "escaped").encode
@@ -120,16 +120,23 @@ class Language:
         return np.searchsorted(self.cumulative, rng.random(n), side="right")
 
 
-def _language(rng: np.random.Generator, cyrillic: bool, size: int = 60_000) -> Language:
-    words: dict[str, None] = {}
-    while len(words) < size:
-        words.setdefault(_word(rng, len(words)))
-    known = [word.translate(CYRILLIC) if cyrillic else word for word in words]
-    weights = (np.arange(size) + 2.7) ** -1.05
+def _language(seed: int, cyrillic: bool) -> Language:
+    known = [word.translate(CYRILLIC) if cyrillic else word for word in _words(seed)]
+    weights = (np.arange(len(known)) + 2.7) ** -1.05
     cumulative = np.cumsum(weights / weights.sum())
     cumulative[-1] = 1.0
     shown = [w + s for case in (str, _capital) for s in SEPARATORS for w in map(case, known)]
     return Language(tuple(known), cumulative, np.array(shown, dtype=object))
+
+
+@lru_cache(maxsize=4)
+def _words(seed: int) -> tuple[str, ...]:
+    """Sixty thousand distinct words, the most frequent first."""
+    rng = np.random.default_rng([seed, 0])
+    words: dict[str, None] = {}
+    while len(words) < 60_000:
+        words.setdefault(_word(rng, len(words)))
+    return tuple(words)
 
 
 def _word(rng: np.random.Generator, rank: int) -> str:
