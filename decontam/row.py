@@ -12,7 +12,7 @@ from decontam.types import Message
 PROMPT, COMPLETION = 0, 1
 ASSISTANTS = frozenset({"assistant", "gpt", "chatgpt", "model", "bot", "ai", "function_call"})
 TAGS = ("role", "from")  # the key of a message that says who speaks
-_NOT_TEXT = frozenset({*TAGS, "type"})  # what `**` leaves out
+NOT_TEXT = frozenset({*TAGS, "type"})  # what `**` leaves out
 
 Row = Mapping[str, Any]
 Place = tuple[str | int, ...]  # the keys and indices from the row to a value
@@ -230,7 +230,7 @@ def _below(reached: Iterable[tuple[int, Place, Any]]) -> Iterator[tuple[int, Pla
             stack += [(where, (*place, i), item) for i, item in enumerate(value)][::-1]
         elif isinstance(value, dict):
             where = _where(value, where)
-            stack += [(where, (*place, key), item) for key, item in value.items() if key not in _NOT_TEXT][::-1]
+            stack += [(where, (*place, key), item) for key, item in value.items() if key not in NOT_TEXT][::-1]
 
 
 def _where(item: Row, default: int) -> int:

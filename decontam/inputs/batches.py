@@ -78,7 +78,7 @@ def _arrow(shard: Shard, columns: Sequence[str] | None) -> Iterator[pa.RecordBat
 
 
 def _record_batches(path: str, start: int = 0, stop: int = -1) -> Iterator[pa.RecordBatch]:
-    """The record batches start..stop-1, or all from start on, of an IPC file or of an IPC stream, as `datasets` saves."""
+    """The record batches start..stop-1, or all from start on, of an IPC file or, as `datasets` saves, an IPC stream."""
     import pyarrow as pa
 
     try:

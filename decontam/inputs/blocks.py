@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from decontam.errors import DecontamError
@@ -15,10 +16,13 @@ if TYPE_CHECKING:
 
 PADDING = 64  # readable zero bytes after the last line of a block
 PROBE = 16 << 10  # bytes read at a time to find where a line starts
+SPARE, MOST_SPARE = 2 << 20, 64  # buffers of this size are used again, up to so many
 BOM = b"\xef\xbb\xbf"
 CODECS = {"jsonl.gz": "gzip", "jsonl.zst": "zstd"}
 
 Fill = Callable[[memoryview], int]  # reads bytes into the front of the view; 0 at the end
+
+_spare: list[bytearray] = []
 
 
 class TruncatedInput(Exception):
@@ -36,7 +40,7 @@ class Block(NamedTuple):
     offset: int  # of the first byte, in the uncompressed file
 
 
-def read_blocks(shard: Shard, block: int = 8 << 20) -> Iterator[Block]:
+def read_blocks(shard: Shard, block: int = SPARE) -> Iterator[Block]:
     """The lines that start in the shard, in blocks of up to `block` bytes, or one line where that is longer.
 
     A byte order mark at the start of the file is left out. A compressed file that ends early gives all its whole lines,
@@ -155,7 +159,7 @@ class _Decompressed:
 def _whole_lines(fill: Fill, offset: int, block: int, source: _Decompressed | None = None) -> Iterator[Block]:
     import numpy as np
 
-    now, then = bytearray(block + PADDING), bytearray(block + PADDING)
+    now, then = _buffer(block), _buffer(block)
     have, ended = 0, False  # bytes in `now`: first those of a line that the last block left over
     while not ended:
         seen = have
@@ -166,15 +170,24 @@ def _whole_lines(fill: Fill, offset: int, block: int, source: _Decompressed | No
         whole = ended and not (source and source.why)
         cut = have if whole else now.rfind(b"\n", seen, have) + 1
         if cut == 0 and not ended:  # one line, longer than the buffer
-            now = now[:-PADDING] + bytes(len(now))
+            now = now[:-PADDING] + bytearray(len(now))
             continue
         rest = have - cut
-        if len(then) - PADDING < 2 * rest or len(then) > 4 * (block + 2 * rest + PADDING):
-            then = bytearray(max(block, 2 * rest) + PADDING)
+        if len(then) != block + PADDING or 2 * rest > block:
+            then = _buffer(max(block, 2 * rest))
         then[:rest] = view[cut:have]
         now[cut : cut + PADDING] = bytes(PADDING)
-        mark = len(BOM) if offset == 0 and now.startswith(BOM) else 0
+        mark = len(BOM) if offset == 0 and now.startswith(BOM, 0, cut) else 0
         if cut > mark:
             yield Block(np.frombuffer(now, np.uint8)[mark:], cut - mark, offset + mark)
         offset += cut
         now, then, have = then, now, rest
+    _spare.extend(each for each in (now, then) if len(each) == SPARE + PADDING and len(_spare) < MOST_SPARE)
+
+
+def _buffer(size: int) -> bytearray:
+    """A used buffer where one is free: the pages of a new one cost as much as reading a file into it."""
+    with suppress(IndexError):
+        if size == SPARE:
+            return _spare.pop()
+    return bytearray(size + PADDING)
