@@ -12,6 +12,7 @@ from decontam.rules import RULES
 
 if TYPE_CHECKING:
     from decontam.clean.found import Scan, Source
+    from decontam.inputs.discover import Format
     from decontam.select import Selection
 
 
@@ -32,13 +33,12 @@ class TrainingTexts:
 
     def __call__(self, dataset: str, file: str, rows: Mapping[int, int]) -> dict[int, dict[int, str]]:
         from decontam.inputs import fetch_rows
-        from decontam.inputs.rows import Format
 
         source, selection = self.files.get((dataset, file), (None, None))
         if source is None or selection is None or not self._readable(source):
             return {}
         found: dict[int, dict[int, str]] = {}
-        for row, content in fetch_rows(str(source.path), cast(Format, source.format), rows).items():
+        for row, content in fetch_rows(str(source.path), cast("Format", source.format), rows).items():
             try:
                 found[row] = {message.turn: message.text for message in selection.messages(content)}
             except BrokenRow:

@@ -6,7 +6,6 @@ import io
 import os
 import shutil
 import sys
-import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -149,12 +148,26 @@ def _cut(text: str, limit: int | None) -> str:
 
 
 def _wrapped(text: str, width: int | None, style: str) -> Iterator[tuple[str, str]]:
-    text = visible(text)
-    if width is None:
-        yield text, style
-        return
-    for line in textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False) or [""]:
-        yield line, style
+    """The text in lines of `width` columns, broken at spaces where possible, each but the first indented."""
+    words = visible(text).split(" ")
+    line = words[0]
+    for word in words[1:]:
+        if width is None or display_width(f"{line} {word}") <= width:
+            line += f" {word}"
+            continue
+        *whole, line = [*_broken(line, width), *_broken(f"  {word}", width)]
+        yield from ((each, style) for each in whole)
+    yield from ((each, style) for each in ([line] if width is None else _broken(line, width)))
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """The text in pieces of at most `width` columns; in one piece when it fits."""
+    pieces = [""]
+    for character in text:
+        if display_width(pieces[-1]) + display_width(character) > width:
+            pieces.append("")
+        pieces[-1] += character
+    return pieces
 
 
 def display_width(text: str) -> int:
