@@ -36,7 +36,7 @@ def parse_line(line: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise BrokenRow(f"not UTF-8: byte {error.object[error.start]:#04x} at byte {error.start + 1}") from None
     except json.JSONDecodeError as error:
-        raise BrokenRow(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+        raise BrokenRow(f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}") from None
     except RecursionError:
         raise BrokenRow("not readable: nested too deeply") from None
     except ValueError as error:
