@@ -179,7 +179,7 @@ def test_a_closed_stdin_ends_the_review(tmp_path: Path) -> None:
 def out(tmp_path: Path) -> Path:
     rows = [clean_outs.chat(f"Hello. {clean_outs.QUESTION} {EVIL}", id=f"r{i}") for i in range(3)]
     clean_outs.write_lines(tmp_path / "train.jsonl", rows)
-    clean_outs.scan(str(tmp_path / "train.jsonl"), tmp_path / "out")
+    clean_outs.scan(str(tmp_path / "train.jsonl"), tmp_path / "out", rule="fixed-8")  # no spaCy, so no wait
     return tmp_path / "out"
 
 
