@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from decontam.index import Index
-from decontam.index.build import MODES
+from decontam.index.arrays import MODES
 from decontam.kernel import PADDING
 from decontam.kernel.cover import CAPPED, EXACT, UNSURE, cover
 from decontam.kernel.gate import ORDERS, gate_lines, gate_texts
@@ -20,7 +20,7 @@ from decontam.text import spans_of, words_of
 from decontam.types import Need
 
 Array = np.ndarray[Any, Any]
-WORDS, NODES, MATCHES = 1, 2, 3  # what cover says is full
+WORDS, MATCHES = 1, 2  # what cover says is full
 LONGEST_WORD = 1 << 12  # bytes of an odd word that are compared; a longer one is in no vocabulary
 
 
@@ -51,29 +51,23 @@ class Matcher:
         a = index.arrays
         self._separators, self._lower = separator_table(self.rule.analyzer), lower_table(self.rule.analyzer)
         self._gate = [array for n in ORDERS for array in (a[f"gate_bits{n}"], a[f"gate{n}"])]
-        n_fields, n_instances = a["field_n"].size, a["instance_short"].size
         self._known = [
             *(a[name] for name in ("vocab_table", "vocab_ids", "vocab_starts", "vocab_text")),
             *(a[f"{kind}{n}"] for n in (5, 4, 3, 2, 1) for kind in ("bitmap", "table", "group")),
-            *(a[name] for name in ("group_starts", "group_phrases", "phrase_starts", "phrase_words", "post_starts")),
-            *(a[name] for name in ("post_field", "post_from", "post_to", "post_weight", "post_common")),
-            *(a[name] for name in ("field_instance", "field_n", "field_bits", "common_bits", "field_total")),
-            *(a[name] for name in ("instance_fields", "instance_short")),
+            *(a[name] for name in ("group_starts", "group_phrases", "phrase_starts", "phrase_words", "phrase_common")),
+            *(a[name] for name in ("kept_starts", "kept_instance", "instance_fields", "instance_short")),
+            *(a[name] for name in ("field_n", "field_windows", "field_common", "field_total", "span_starts")),
+            *(a[name] for name in ("common_before", "window_phrase", "window_from", "window_to", "window_weight")),
         ]
-        n_phrases = a["phrase_starts"].size - 1
-        self._seen = np.zeros(n_phrases, np.int32)
+        n_phrases, n_instances = a["phrase_starts"].size - 1, a["instance_short"].size
         self._hits = np.zeros(n_phrases if most_hits else 0, np.int32)
-        self._stamps = np.zeros(1, np.int64)
-        self._found, self._places = np.zeros(n_phrases, np.int32), np.zeros(n_phrases, np.int32)
-        self._by_field = [np.zeros(n_fields, np.int32), np.zeros(n_fields, np.int32)]
-        n_bits = a["common_bits"].size
-        self._by_field += [np.zeros(n_bits, np.uint64), np.zeros(n_bits, np.uint64)]
-        self._by_field += [np.zeros(n_fields, np.int64), np.zeros(n_fields, np.int64), np.zeros(n_fields, np.int32)]
-        self._by_instance = [np.zeros(n_instances, np.int32), np.zeros(n_instances, np.int64)]
+        most_fields = int(np.diff(a["instance_fields"]).max(initial=1))
+        self._state = [np.zeros(n_phrases, np.int64), np.zeros(1, np.int64), np.zeros(n_phrases, np.int64)]
+        self._state += [np.zeros(n_instances, np.int64), np.zeros(n_instances, np.int64)]
+        self._state.append(np.zeros((max(1, most_fields), 6), np.int64))
         self._lines: list[Array] = [np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8)]
         self._needs = needs_arrays(())
         self._words_room(1 << 16)
-        self._nodes_room(1 << 14)
         self._matches_room(1 << 14)
 
     def _words_room(self, room: int) -> None:
@@ -82,10 +76,6 @@ class Matcher:
         self._hashes, self._keys = np.zeros(room, np.uint64), np.zeros(room, np.uint64)
         self._froms, self._tos = np.zeros(room, np.int32), np.zeros(room, np.int32)
         self._side = np.zeros(LONGEST_WORD, np.uint8)
-
-    def _nodes_room(self, room: int) -> None:
-        room = 1 << int(room).bit_length()
-        self._nodes = [np.zeros(room, np.int32), np.zeros((room, 4), np.int32), np.zeros((room, 4), np.int32)]
 
     def _matches_room(self, room: int) -> None:
         self._out = [np.zeros((room, 6), np.int64), np.zeros((room, 3)), np.zeros((4 * room, 7), np.int64)]
@@ -149,8 +139,8 @@ class Matcher:
                 MODES[self.rule.score], self.rule.threshold.numerator, self.rule.threshold.denominator,
                 self._hits, self.most_hits,
                 self._gaps, self._hashes, self._begins, self._ends, self._keys, self._left, self._side, self._ids,
-                self._froms, self._tos, self._seen, self._stamps, self._found, self._places, *self._by_field,
-                *self._by_instance, *self._nodes, self._out[0], self._out[1], self._out[2], self._out[3], counts,
+                self._froms, self._tos, *self._state,
+                self._out[0], self._out[1], self._out[2], self._out[3], counts,
             )  # fmt: skip
             n, n_fields, n_runs, full, room = map(int, counts)
             if n:
@@ -158,8 +148,6 @@ class Matcher:
                 parts.append(tuple(array.copy() for array in made))  # type: ignore[arg-type]
             if full == WORDS:
                 self._words_room(room)
-            elif full == NODES:
-                self._nodes_room(room)
             elif full == MATCHES and not n:
                 self._matches_room(4 * self._out[0].shape[0])
         return self._exactly(_together(parts))

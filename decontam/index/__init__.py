@@ -54,12 +54,12 @@ class Index:
 
 def digest_of(evals: Sequence[EvalSet], rule: Rule, **settings: Any) -> tuple[str, dict[str, Any]]:
     """sha256 hex of everything that decides what an index holds, and that as a dict."""
-    from decontam.windows import spacy_version
+    from decontam.windows import SPACY_VERSION
 
     told = {
         "format": FORMAT,
         "rule": {"name": rule.name, "version": rule.version, "digest": rule.digest},
-        "spacy": spacy_version() if rule.positions == "spacy" or settings.get("short") else "",
+        "spacy": SPACY_VERSION if rule.positions == "spacy" or settings.get("short") else "",
         "evals": [
             {"name": e.name, "kind": e.kind, "fields": list(e.fields), "digest": e.digest, "content": content_digest(e)}
             for e in evals
@@ -118,7 +118,7 @@ def _write(folder: Path, evals: Sequence[EvalSet], rule: Rule, digest: str, told
     import numpy as np
 
     from decontam.evals import to_jsonl
-    from decontam.index.build import arrays_of, boilerplate_only
+    from decontam.index.arrays import arrays_of, boilerplate_only
 
     arrays = arrays_of(evals, rule, cap=told["cap"], short=told["short"], drop_empty_fields=told["drop_empty_fields"])
     for name, array in arrays.items():
@@ -138,7 +138,7 @@ def _write(folder: Path, evals: Sequence[EvalSet], rule: Rule, digest: str, told
         "digest": digest,
         "counts": counts,
         "files": sizes,
-        "boilerplate_only": list(boilerplate_only(arrays)),
+        "boilerplate_only": boilerplate_only(arrays),
     }
     (folder / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 

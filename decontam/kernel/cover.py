@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from decontam.kernel.bits import count_ones, load64
+from decontam.kernel.bits import load64
 from decontam.kernel.gate import in_table, keys_of, sieve
 from decontam.kernel.words import HIGHS, MASKS, U, lower8, slow_word, tokenise
 
@@ -73,15 +73,20 @@ def word_ids(
 
 @njit(cache=True, nogil=True)
 def find_phrases(
-    ids: Any, keys: Any, left: Any, k: Any, order: Any, n: Any,
-    table: Any, group: Any, group_starts: Any, group_phrases: Any, phrase_starts: Any, phrase_words: Any,
-    seen: Any, stamp: Any, hits: Any, most_hits: Any, found: Any, places: Any, n_found: Any,
+    ids: Any, keys: Any, left: Any, order: Any, hashes: Any, n: Any, bitmap: Any, table: Any, group: Any,
+    group_starts: Any, group_phrases: Any, phrase_starts: Any, phrase_words: Any,
+    state: Any, stamp: Any, phrase_hits: Any, most_hits: Any, found: Any, n_found: Any,
 ) -> Any:  # fmt: skip
-    """Adds each phrase that stands at one of the sieved windows, where it stands first; the new number found.
+    """Adds each phrase whose first `order` words are a window of the message, where it stands first; the new number.
 
-    With `most_hits` a phrase counts in so many messages only, as in an Elasticsearch that returns so many hits.
+    state[phrase] becomes stamp << 32 | index of its first word. With `most_hits` a phrase counts in so many messages
+    only, as in an Elasticsearch that returns so many hits.
     """
-    for c in range(k):
+    if not table.size:
+        return n_found
+    first_last = min(order - 1, n)
+    keys_of(hashes, first_last, n, order, keys)
+    for c in range(sieve(keys, first_last, n, bitmap, left)):
         last = np.int64(left[c])
         slot = in_table(table, keys[last])
         if slot < 0:
@@ -90,7 +95,7 @@ def find_phrases(
         g = np.int64(group[slot])
         for m in range(group_starts[g], group_starts[g + 1]):
             phrase = np.int64(group_phrases[m])
-            if seen[phrase] == stamp:
+            if state[phrase] >> 32 == stamp:
                 continue
             first = phrase_starts[phrase]
             size = phrase_starts[phrase + 1] - first
@@ -101,15 +106,15 @@ def find_phrases(
                 if ids[at + w] != phrase_words[first + w]:
                     equal = False
                     break
-            if equal:
-                seen[phrase] = stamp
-                if most_hits:
-                    hits[phrase] += 1
-                    if hits[phrase] > most_hits:
-                        continue
-                found[n_found] = phrase
-                places[n_found] = at
-                n_found += 1
+            if not equal:
+                continue
+            if most_hits:
+                phrase_hits[phrase] += 1
+                if phrase_hits[phrase] > most_hits:
+                    continue
+            state[phrase] = (stamp << 32) | at
+            found[n_found] = phrase
+            n_found += 1
     return n_found
 
 
@@ -129,27 +134,137 @@ def characters(buf: Any, start: Any, begins: Any, ends: Any, n: Any, froms: Any,
 
 
 @njit(cache=True, nogil=True)
-def sort_hits(hits: Any, n: Any) -> None:
-    """Sorts rows of hits by window start. They come in reverse order of the text, mostly: heap sort bounds the rest."""
-    for i in range(n // 2):
-        for c in range(4):
-            hits[i, c], hits[n - 1 - i, c] = hits[n - 1 - i, c], hits[i, c]
-    moves = 0
-    for i in range(1, n):
-        j = i
-        while j > 0 and (hits[j - 1, 0] > hits[j, 0]):
-            for c in range(4):
-                hits[j, c], hits[j - 1, c] = hits[j - 1, c], hits[j, c]
-            j -= 1
-            moves += 1
-        if moves > 64 * n + 1000:
-            break
-    else:
-        return
-    order = np.argsort(hits[:n, 0])
-    copy = hits[:n].copy()
-    for i in range(n):
-        hits[i] = copy[order[i]]
+def measure(
+    field: Any, state: Any, stamp: Any, field_windows: Any, window_phrase: Any, window_from: Any, window_to: Any,
+    window_weight: Any, phrase_common: Any, field_common: Any, span_starts: Any, common_before: Any, row: Any,
+) -> None:  # fmt: skip
+    """What the found phrases cover of a field, into row[:6]: positions, positions by uncommon windows, positions that
+    are common, weight, weight of uncommon windows, matching uncommon windows."""
+    covered, uncommon, shared, weight, kept_weight, n_kept = 0, 0, 0, 0, 0, 0
+    upto, kept_upto = 0, 0
+    base = span_starts[field]
+    has_common = field_common[field] > 0
+    for w in range(field_windows[field], field_windows[field + 1]):
+        phrase = np.int64(window_phrase[w])
+        if state[phrase] >> 32 != stamp:
+            continue
+        start, stop = np.int64(window_from[w]), np.int64(window_to[w])
+        a = max(start, upto)
+        covered += stop - a
+        upto = stop
+        weight += window_weight[w]
+        if has_common:
+            shared += np.int64(common_before[base + stop]) - np.int64(common_before[base + a])
+        if phrase_common[phrase]:
+            continue
+        a = max(start, kept_upto)
+        uncommon += stop - a
+        kept_upto = stop
+        kept_weight += window_weight[w]
+        n_kept += 1
+        if has_common:
+            uncommon -= np.int64(common_before[base + stop]) - np.int64(common_before[base + a])
+    row[0], row[1], row[2], row[3], row[4], row[5] = covered, uncommon, shared, weight, kept_weight, n_kept
+
+
+@njit(cache=True, nogil=True)
+def held(
+    instance: Any, rows: Any, instance_fields: Any, instance_short: Any, field_n: Any, field_common: Any,
+    field_total: Any, mode: Any, numerator: Any, denominator: Any,
+) -> Any:  # fmt: skip
+    """Flags of an instance whose fields were measured into `rows`; 0 where the message does not hold it.
+
+    The mean of several fields that is within UNSURE of the threshold is flagged: fractions decide it later.
+    """
+    first, n_fields = instance_fields[instance], instance_fields[instance + 1] - instance_fields[instance]
+    if mode == COVERAGE and not instance_short[instance]:
+        if n_fields == 1:
+            n, common = field_n[first], np.int64(field_common[first])
+            if rows[0, 0] * denominator <= numerator * n:
+                return 0
+            return EXACT | (CAPPED if rows[0, 1] * denominator > numerator * (n - common) else 0)
+        score, kept = 0.0, 0.0
+        for f in range(n_fields):
+            n, common = field_n[first + f], np.int64(field_common[first + f])
+            score += rows[f, 0] / n if n else 0.0
+            kept += rows[f, 1] / (n - common) if n > common else 0.0
+        limit = numerator / denominator - UNSURE
+        if score / n_fields <= limit:
+            return 0
+        return EXACT | (CAPPED if kept / n_fields > limit else 0)
+    if mode == ANY and not instance_short[instance]:
+        kept_windows = 0
+        for f in range(n_fields):
+            kept_windows += rows[f, 5]
+        return EXACT | (CAPPED if kept_windows else 0)
+    if mode == IDF and not instance_short[instance]:
+        weight, kept_weight, total = 0, 0, 0
+        for f in range(n_fields):
+            weight += rows[f, 3]
+            kept_weight += rows[f, 4]
+            total += field_total[first + f]
+        if total == 0 or weight * denominator < numerator * total:
+            return 0
+        return EXACT | (CAPPED if kept_weight * denominator >= numerator * total else 0)
+    kept_whole = True
+    for f in range(n_fields):
+        if rows[f, 0] < field_n[first + f] or field_n[first + f] == 0:
+            return 0
+        kept_whole &= rows[f, 5] > 0
+    return SHORT if instance_short[instance] else EXACT | (CAPPED if kept_whole else 0)
+
+
+@njit(cache=True, nogil=True)
+def write_runs(
+    field: Any, number: Any, state: Any, stamp: Any, field_windows: Any, window_phrase: Any, window_from: Any,
+    window_to: Any, phrase_starts: Any, froms: Any, tos: Any, runs: Any, n: Any,
+) -> Any:  # fmt: skip
+    """Writes the maximal runs of matching windows of a field from index n on; the new n, -1 where there is no room."""
+    eval_from, eval_to, word_from, word_to, last_from = 0, -1, 0, 0, 0
+    for w in range(field_windows[field], field_windows[field + 1] + 1):
+        over = w == field_windows[field + 1]
+        place, size, start, stop = 0, 0, 0, 0
+        if not over:
+            phrase = np.int64(window_phrase[w])
+            if state[phrase] >> 32 != stamp:
+                continue
+            place = state[phrase] & 0xFFFFFFFF
+            size = phrase_starts[phrase + 1] - phrase_starts[phrase]
+            start, stop = np.int64(window_from[w]), np.int64(window_to[w])
+            if eval_to >= 0 and start <= eval_to and last_from <= place <= word_to:
+                eval_to, last_from = stop, place
+                word_to = max(word_to, place + size)
+                continue
+        if eval_to >= 0:
+            if n == runs.shape[0]:
+                return -1
+            runs[n, 0], runs[n, 1], runs[n, 2] = froms[word_from], tos[word_to - 1], number
+            runs[n, 3], runs[n, 4] = eval_from, eval_to
+            n += 1
+        eval_from, eval_to, word_from, word_to, last_from = start, stop, place, place + size, place
+    return n
+
+
+@njit(cache=True, nogil=True)
+def find_all(
+    ids: Any, keys: Any, left: Any, hashes: Any, n: Any,
+    bitmap5: Any, table5: Any, group5: Any, bitmap4: Any, table4: Any, group4: Any, bitmap3: Any, table3: Any,
+    group3: Any, bitmap2: Any, table2: Any, group2: Any, bitmap1: Any, table1: Any, group1: Any,
+    group_starts: Any, group_phrases: Any, phrase_starts: Any, phrase_words: Any,
+    state: Any, stamp: Any, phrase_hits: Any, most_hits: Any, found: Any,
+) -> Any:  # fmt: skip
+    """Every phrase of the index that stands in the message; how many."""
+    k = 0
+    k = find_phrases(ids, keys, left, 5, hashes, n, bitmap5, table5, group5, group_starts, group_phrases, phrase_starts,
+                     phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
+    k = find_phrases(ids, keys, left, 4, hashes, n, bitmap4, table4, group4, group_starts, group_phrases, phrase_starts,
+                     phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
+    k = find_phrases(ids, keys, left, 3, hashes, n, bitmap3, table3, group3, group_starts, group_phrases, phrase_starts,
+                     phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
+    k = find_phrases(ids, keys, left, 2, hashes, n, bitmap2, table2, group2, group_starts, group_phrases, phrase_starts,
+                     phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
+    return find_phrases(ids, keys, left, 1, hashes, n, bitmap1, table1, group1, group_starts, group_phrases,
+                        phrase_starts, phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
@@ -158,21 +273,19 @@ def cover(
     vocab_table: Any, vocab_ids: Any, vocab_starts: Any, vocab_text: Any,
     bitmap5: Any, table5: Any, group5: Any, bitmap4: Any, table4: Any, group4: Any, bitmap3: Any, table3: Any,
     group3: Any, bitmap2: Any, table2: Any, group2: Any, bitmap1: Any, table1: Any, group1: Any,
-    group_starts: Any, group_phrases: Any, phrase_starts: Any, phrase_words: Any,
-    post_starts: Any, post_field: Any, post_from: Any, post_to: Any, post_weight: Any, post_common: Any,
-    field_instance: Any, field_n: Any, field_bits: Any, common_bits: Any, field_total: Any, instance_fields: Any,
-    instance_short: Any, mode: Any, numerator: Any, denominator: Any, phrase_hits: Any, most_hits: Any,
+    group_starts: Any, group_phrases: Any, phrase_starts: Any, phrase_words: Any, phrase_common: Any,
+    kept_starts: Any, kept_instance: Any, instance_fields: Any, instance_short: Any,
+    field_n: Any, field_windows: Any, field_common: Any, field_total: Any, span_starts: Any, common_before: Any,
+    window_phrase: Any, window_from: Any, window_to: Any, window_weight: Any,
+    mode: Any, numerator: Any, denominator: Any, phrase_hits: Any, most_hits: Any,
     gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any, ids: Any, froms: Any, tos: Any,
-    seen: Any, stamps: Any, found: Any, places: Any,
-    field_stamp: Any, field_head: Any, bits: Any, kept_bits: Any, field_weight: Any, kept_weight: Any, touched: Any,
-    instance_stamp: Any, flagged: Any, node_next: Any, node: Any, hits: Any,
+    state: Any, stamps: Any, found: Any, instance_stamp: Any, candidates: Any, rows: Any,
     out: Any, out_score: Any, out_fields: Any, out_runs: Any, counts: Any,
 ) -> Any:  # fmt: skip
     """Judges the texts from `first_text` on; returns the number of the first one that is not judged.
 
-    counts = [matches, fields, runs] written so far, then the kind of array that is full (0 none, 1 words, 2 nodes,
-    3 matches) and the room that is needed. A row of `out` is text, instance, flags, first field, first run, runs.
-    `bits` and `kept_bits` must be as long as `common_bits`; `stamps` holds the last stamp that was used.
+    counts = [matches, fields, runs] written so far, then what is full (0 nothing, 1 words, 2 matches) and the room that
+    is needed. A row of `out` is text, instance, flags, first field, first run, runs.
     """
     for t in range(first_text, text_starts.size):
         start, stop = text_starts[t], text_stops[t]
@@ -180,228 +293,81 @@ def cover(
             counts[3], counts[4] = 1, stop - start + 1
             return t
         n = tokenise(buf, start, stop, False, separators, lower, gaps, side, hashes, begins, ends, 0)
-        word_ids(
-            buf, hashes, begins, ends, n, separators, lower, side, vocab_table, vocab_ids, vocab_starts, vocab_text, ids
-        )
+        word_ids(buf, hashes, begins, ends, n, separators, lower, side, vocab_table, vocab_ids, vocab_starts,
+                 vocab_text, ids)  # fmt: skip
         stamps[0] += 1
         stamp = stamps[0]
-        n_found = 0
-        if table5.size:
-            keys_of(hashes, min(4, n), n, 5, keys)
-            k = sieve(keys, min(4, n), n, bitmap5, left)
-            n_found = find_phrases(
-                ids, keys, left, k, 5, n, table5, group5, group_starts, group_phrases, phrase_starts, phrase_words,
-                seen, stamp, phrase_hits, most_hits, found, places, n_found,
-            )  # fmt: skip
-        if table4.size:
-            keys_of(hashes, min(3, n), n, 4, keys)
-            k = sieve(keys, min(3, n), n, bitmap4, left)
-            n_found = find_phrases(
-                ids, keys, left, k, 4, n, table4, group4, group_starts, group_phrases, phrase_starts, phrase_words,
-                seen, stamp, phrase_hits, most_hits, found, places, n_found,
-            )  # fmt: skip
-        if table3.size:
-            keys_of(hashes, min(2, n), n, 3, keys)
-            k = sieve(keys, min(2, n), n, bitmap3, left)
-            n_found = find_phrases(
-                ids, keys, left, k, 3, n, table3, group3, group_starts, group_phrases, phrase_starts, phrase_words,
-                seen, stamp, phrase_hits, most_hits, found, places, n_found,
-            )  # fmt: skip
-        if table2.size:
-            keys_of(hashes, min(1, n), n, 2, keys)
-            k = sieve(keys, min(1, n), n, bitmap2, left)
-            n_found = find_phrases(
-                ids, keys, left, k, 2, n, table2, group2, group_starts, group_phrases, phrase_starts, phrase_words,
-                seen, stamp, phrase_hits, most_hits, found, places, n_found,
-            )  # fmt: skip
-        if table1.size:
-            keys_of(hashes, 0, n, 1, keys)
-            k = sieve(keys, 0, n, bitmap1, left)
-            n_found = find_phrases(
-                ids, keys, left, k, 1, n, table1, group1, group_starts, group_phrases, phrase_starts, phrase_words,
-                seen, stamp, phrase_hits, most_hits, found, places, n_found,
-            )  # fmt: skip
-        if not n_found:
-            continue
+        n_found = find_all(
+            ids, keys, left, hashes, n, bitmap5, table5, group5, bitmap4, table4, group4, bitmap3, table3, group3,
+            bitmap2, table2, group2, bitmap1, table1, group1, group_starts, group_phrases, phrase_starts, phrase_words,
+            state, stamp, phrase_hits, most_hits, found,
+        )  # fmt: skip
 
-        # Every window of every found phrase covers its positions.
-        n_touched, n_nodes = 0, 0
+        # A flagged instance has matched one of its kept windows.
+        n_candidates = 0
         for f in range(n_found):
-            phrase = np.int64(found[f])
-            n_nodes += post_starts[phrase + 1] - post_starts[phrase]
-        if n_nodes > node_next.size:
-            counts[3], counts[4] = 2, n_nodes
-            return t
-        n_nodes = 0
-        for f in range(n_found):
-            phrase = np.int64(found[f])
-            common = post_common[phrase]
-            for p in range(post_starts[phrase], post_starts[phrase + 1]):
-                field = np.int64(post_field[p])
-                base = field_bits[field]
-                if field_stamp[field] != stamp:
-                    field_stamp[field] = stamp
-                    touched[n_touched] = field
-                    n_touched += 1
-                    field_head[field] = -1
-                    field_weight[field] = 0
-                    kept_weight[field] = 0
-                    for w in range(base, field_bits[field + 1]):
-                        bits[w] = U(0)
-                        kept_bits[w] = U(0)
-                field_weight[field] += post_weight[p]
-                if not common:
-                    kept_weight[field] += post_weight[p]
-                node_next[n_nodes] = field_head[field]
-                field_head[field] = n_nodes
-                node[n_nodes, 0], node[n_nodes, 1] = post_from[p], post_to[p]
-                node[n_nodes, 2], node[n_nodes, 3] = places[f], phrase_starts[phrase + 1] - phrase_starts[phrase]
-                n_nodes += 1
-                a, b = np.int64(post_from[p]), np.int64(post_to[p])
-                while a < b:
-                    word = base + (a >> 6)
-                    upto = min(b, ((a >> 6) + 1) << 6)
-                    ones = (~U(0) >> U(64 - (upto - a))) << U(a & 63)
-                    bits[word] |= ones
-                    if not common:
-                        kept_bits[word] |= ones
-                    a = upto
-
-        # Which instances are held.
-        n_flagged = 0
-        for f in range(n_touched):
-            instance = np.int64(field_instance[touched[f]])
-            if instance_stamp[instance] == stamp:
-                continue
-            instance_stamp[instance] = stamp
-            first, last = instance_fields[instance], instance_fields[instance + 1]
-            score, kept_score = 0.0, 0.0
-            whole, any_hit, any_kept, matched, kept, total = True, False, False, 0, 0, 0
-            single, single_n = 0, 0
-            for field in range(first, last):
-                size = np.int64(field_n[field])
-                total += field_total[field]
-                if field_stamp[field] != stamp:
-                    whole = False
-                    continue
-                covered, uncommon, n_common = 0, 0, 0
-                for w in range(field_bits[field], field_bits[field + 1]):
-                    covered += count_ones(bits[w])
-                    uncommon += count_ones(kept_bits[w] & ~common_bits[w])
-                    n_common += count_ones(common_bits[w])
-                    if kept_bits[w]:
-                        any_kept = True
-                any_hit = True
-                single, single_n = covered, size
-                whole &= covered == size
-                score += covered / size
-                if size > n_common:
-                    kept_score += uncommon / (size - n_common)
-                matched += field_weight[field]
-                kept += kept_weight[field]
-            n_fields = last - first
-            limit = numerator / denominator
-            if mode == COVERAGE and not instance_short[instance]:
-                flag = (
-                    single * denominator > numerator * single_n if n_fields == 1 else score / n_fields > limit - UNSURE
-                )
-                capped = flag and kept_score / n_fields > limit + (UNSURE if n_fields == 1 else -UNSURE)
-                if n_fields == 1 and flag:
-                    c, m = np.int64(0), np.int64(0)
-                    for w in range(field_bits[first], field_bits[first + 1]):
-                        c += count_ones(kept_bits[w] & ~common_bits[w])
-                        m += count_ones(common_bits[w])
-                    capped = c * denominator > numerator * (single_n - m)
-            elif mode == ANY:
-                flag, capped = any_hit, any_kept
-            elif mode == IDF:
-                flag = total > 0 and matched * denominator >= numerator * total
-                capped = flag and kept * denominator >= numerator * total
-            else:
-                flag = whole
-                capped = flag and any_kept
-            if flag:
-                flagged[n_flagged] = instance * 2 + np.int64(capped)
-                n_flagged += 1
-        if not n_flagged:
-            continue
-        flagged[:n_flagged].sort()
-        if by_characters:
-            characters(buf, start, begins, ends, n, froms, tos)
-        else:
-            for j in range(n):
-                froms[j], tos[j] = j, j + 1
+            for k in range(kept_starts[found[f]], kept_starts[found[f] + 1]):
+                instance = np.int64(kept_instance[k])
+                if instance_stamp[instance] != stamp:
+                    instance_stamp[instance] = stamp
+                    candidates[n_candidates] = instance
+                    n_candidates += 1
+        candidates[:n_candidates].sort()
 
         before = (counts[0], counts[1], counts[2])
-        for f in range(n_flagged):
-            instance, capped = flagged[f] >> 1, flagged[f] & 1
+        placed, full = False, False
+        for c in range(n_candidates):
+            instance = candidates[c]
             first, last = instance_fields[instance], instance_fields[instance + 1]
-            if counts[0] >= out.shape[0] or counts[1] + last - first > out_fields.shape[0]:
-                counts[0], counts[1], counts[2] = before
-                counts[3], counts[4] = 3, 0
-                return t
-            row = counts[0]
-            flags = SHORT if instance_short[instance] else EXACT | (CAPPED if capped else 0)
-            out[row, 0], out[row, 1], out[row, 2], out[row, 3], out[row, 4] = t, instance, flags, counts[1], counts[2]
+            for field in range(first, last):
+                measure(field, state, stamp, field_windows, window_phrase, window_from, window_to, window_weight,
+                        phrase_common, field_common, span_starts, common_before, rows[field - first])  # fmt: skip
+            flags = held(instance, rows, instance_fields, instance_short, field_n, field_common, field_total, mode,
+                         numerator, denominator)  # fmt: skip
+            if not flags:
+                continue
+            if counts[0] == out.shape[0] or counts[1] + last - first > out_fields.shape[0]:
+                full = True
+                break
+            if not placed:
+                placed = True
+                if by_characters:
+                    characters(buf, start, begins, ends, n, froms, tos)
+                else:
+                    for j in range(n):
+                        froms[j], tos[j] = j, j + 1
+            match = counts[0]
+            out[match, 0], out[match, 1], out[match, 2], out[match, 3] = t, instance, flags, counts[1]
+            out[match, 4] = counts[2]
             score, kept_score, n_covered, n_shared = 0.0, 0.0, 0, 0
             for field in range(first, last):
-                covered, uncommon, n_common = 0, 0, 0
-                for w in range(field_bits[field], field_bits[field + 1]):
-                    n_common += count_ones(common_bits[w])
-                    if field_stamp[field] == stamp:
-                        covered += count_ones(bits[w])
-                        uncommon += count_ones(kept_bits[w] & ~common_bits[w])
-                        n_shared += count_ones(bits[w] & common_bits[w])
-                size = np.int64(field_n[field])
-                n_covered += covered
-                if size:
-                    score += covered / size
-                if size > n_common:
-                    kept_score += uncommon / (size - n_common)
-                written = counts[1]
-                out_fields[written, 0], out_fields[written, 1] = covered, size
-                out_fields[written, 2], out_fields[written, 3] = uncommon, size - n_common
-                out_fields[written, 4], out_fields[written, 5] = field_weight[field], kept_weight[field]
-                if field_stamp[field] != stamp:
-                    out_fields[written, 4], out_fields[written, 5] = 0, 0
-                out_fields[written, 6] = field_total[field]
+                row = rows[field - first]
+                size, common = field_n[field], np.int64(field_common[field])
+                score += row[0] / size if size else 0.0
+                kept_score += row[1] / (size - common) if size > common else 0.0
+                n_covered += row[0]
+                n_shared += row[2]
+                told = out_fields[counts[1]]
+                told[0], told[1], told[2], told[3] = row[0], size, row[1], size - common
+                told[4], told[5], told[6] = row[3], row[4], field_total[field]
                 counts[1] += 1
-                if field_stamp[field] != stamp:
-                    continue
-                n_hits, at = 0, field_head[field]
-                while at >= 0:
-                    if n_hits == hits.shape[0]:
-                        counts[0], counts[1], counts[2] = before
-                        counts[3], counts[4] = 2, 2 * hits.shape[0]
-                        return t
-                    for c in range(4):
-                        hits[n_hits, c] = node[at, c]
-                    n_hits += 1
-                    at = node_next[at]
-                sort_hits(hits, n_hits)
-                h = 0
-                while h < n_hits:
-                    eval_from, eval_to = hits[h, 0], hits[h, 1]
-                    word_from, word_to = hits[h, 2], hits[h, 2] + hits[h, 3]
-                    last_from = word_from
-                    h += 1
-                    while h < n_hits and hits[h, 0] <= eval_to and last_from <= hits[h, 2] <= word_to:
-                        eval_to = max(eval_to, hits[h, 1])
-                        last_from = hits[h, 2]
-                        word_to = max(word_to, last_from + hits[h, 3])
-                        h += 1
-                    if counts[2] == out_runs.shape[0]:
-                        counts[0], counts[1], counts[2] = before
-                        counts[3], counts[4] = 3, 0
-                        return t
-                    r = counts[2]
-                    out_runs[r, 0], out_runs[r, 1], out_runs[r, 2] = froms[word_from], tos[word_to - 1], field - first
-                    out_runs[r, 3], out_runs[r, 4] = eval_from, eval_to
-                    counts[2] += 1
-            out[row, 5] = counts[2] - out[row, 4]
-            out_score[row, 0] = score / (last - first)
-            out_score[row, 1] = kept_score / (last - first)
-            out_score[row, 2] = n_shared / n_covered if n_covered else 0.0
+                if row[0]:
+                    n_runs = write_runs(field, field - first, state, stamp, field_windows, window_phrase, window_from,
+                                        window_to, phrase_starts, froms, tos, out_runs, counts[2])  # fmt: skip
+                    if n_runs < 0:
+                        full = True
+                        break
+                    counts[2] = n_runs
+            if full:
+                break
+            out[match, 5] = counts[2] - out[match, 4]
+            out_score[match, 0] = score / (last - first)
+            out_score[match, 1] = kept_score / (last - first)
+            out_score[match, 2] = n_shared / n_covered if n_covered else 0.0
             counts[0] += 1
+        if full:  # this text again, in an emptier array
+            counts[0], counts[1], counts[2] = before
+            counts[3], counts[4] = 2, 0
+            return t
     counts[3] = 0
     return text_starts.size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from decontam.types import EvalSet, Field
 
 Array = np.ndarray[Any, Any]
 MODES = {"coverage": COVERAGE, "any": ANY, "idf": IDF, "whole": WHOLE}
+LEFT_OUT = ("window_field", "window_instance")
 GATE_BITS = 1 << 22  # of the gate's bitmap at most
 
 
@@ -46,14 +47,9 @@ def arrays_of(
     found |= _words(found.pop("vocabulary"), rule)  # type: ignore[arg-type]
     found |= _phrase_tables(found)
     found |= _gate(found, rule)
-    found["post_starts"] = np.concatenate(
-        [[0], np.cumsum(np.bincount(found["window_phrase"], minlength=_n_phrases(found)))]
-    )
-    by_phrase = np.argsort(found["window_phrase"], kind="stable")
-    for name, of in (("field", "field"), ("from", "from"), ("to", "to")):
-        found[f"post_{name}"] = found[f"window_{of}"][by_phrase].astype(np.uint32)
-    found["post_weight"] = found["window_weight"][by_phrase]
-    return {name: array for name, array in found.items() if not name.startswith("window_")}
+    for name in ("phrase", "from", "to"):
+        found[f"window_{name}"] = found[f"window_{name}"].astype(np.uint32)
+    return {name: array for name, array in found.items() if name not in LEFT_OUT}
 
 
 def read_instances(evals: Sequence[EvalSet], rule: Rule, *, short: bool, drop_empty_fields: bool) -> Instances:
@@ -86,7 +82,6 @@ def _fields(instances: Instances) -> dict[str, Array]:
     return {
         "field_instance": np.array(instances.of, np.uint32),
         "field_n": n,
-        "field_bits": np.concatenate([[0], np.cumsum((n + 63) // 64)]).astype(np.int64),
         "instance_fields": np.array(instances.first, np.int64),
         "instance_short": np.array(instances.short, np.uint8),
         "instance_skipped": np.array(instances.skipped, np.uint8),
@@ -108,6 +103,7 @@ def _windows(instances: Instances) -> dict[str, Any]:
         "vocabulary": list(vocabulary),
         "phrase_starts": np.concatenate([[0], np.cumsum([len(p) for p in phrases])]).astype(np.int64),
         "phrase_words": np.array(words, np.uint32),
+        "field_windows": np.concatenate([[0], np.cumsum([len(f.windows) for f in instances.fields])]).astype(np.int64),
         "window_phrase": np.array(phrase, np.int64),
         "window_field": field,
         "window_instance": np.array(instances.of, np.int64)[field] if field.size else field,
@@ -135,21 +131,21 @@ def _owners(found: dict[str, Any], cap: int, rule: Rule, n_instances: int) -> di
     fields = found["field_n"].size
     return {
         "phrase_owners": owners.astype(np.uint32),
-        "post_common": common,
+        "phrase_common": common,
         "window_weight": weight,
         "field_total": np.bincount(found["window_field"], weights=weight, minlength=fields).astype(np.int64),
-        "common_bits": _common_bits(found, common),
-    }
+    } | _common(found, common)
 
 
-def _common_bits(found: dict[str, Any], common: Array) -> Array:
-    """For each field a bit a position that a common window of it covers."""
-    covered = np.zeros(int(found["field_bits"][-1]) * 64, np.bool_)
-    base = found["field_bits"][:-1] * 64
+def _common(found: dict[str, Any], common: Array) -> dict[str, Array]:
+    """For each position how many before it are covered by common windows of its field, counted through all fields."""
+    covered = np.zeros(int(found["span_starts"][-1]), np.bool_)
+    base = found["span_starts"][:-1]
     for w in np.flatnonzero(common[found["window_phrase"]]):
         start = base[found["window_field"][w]]
         covered[start + found["window_from"][w] : start + found["window_to"][w]] = True
-    return np.packbits(covered, bitorder="little").view(np.uint64)
+    before = np.concatenate([[0], np.cumsum(covered)]).astype(np.uint32)
+    return {"common_before": before, "field_common": np.diff(before[found["span_starts"]])}
 
 
 def _words(vocabulary: list[str], rule: Rule) -> dict[str, Array]:
@@ -219,7 +215,12 @@ def _gate(found: dict[str, Any], rule: Rule) -> dict[str, Array]:
     count = choose_keys(
         windows, phrase, found["phrase_starts"], found["phrase_words"], found["word_hashes"], table, chosen, orders
     )
-    made: dict[str, Array] = {}
+    by_phrase = windows[np.argsort(phrase[windows], kind="stable")]
+    counts = np.bincount(phrase[by_phrase], minlength=_n_phrases(found))
+    made: dict[str, Array] = {
+        "kept_starts": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        "kept_instance": instance[by_phrase].astype(np.uint32),
+    }
     for n in ORDERS:
         keys = np.unique(chosen[:count][orders[:count] == n])
         made[f"gate{n}"] = table_of(keys)[0]
@@ -228,12 +229,10 @@ def _gate(found: dict[str, Any], rule: Rule) -> dict[str, Array]:
     return made
 
 
-def boilerplate_only(arrays: dict[str, Array]) -> Iterator[int]:
-    """Instances all of whose windows are common: the cap acquits every match of theirs."""
-    first, bits, common = arrays["instance_fields"], arrays["field_bits"], arrays["common_bits"]
-    ones = np.bitwise_count(common)
-    for instance in range(first.size - 1):
-        fields = range(first[instance], first[instance + 1])
-        n = sum(int(arrays["field_n"][f]) for f in fields)
-        if n and n == sum(int(ones[bits[f] : bits[f + 1]].sum()) for f in fields):
-            yield instance
+def boilerplate_only(arrays: dict[str, Array]) -> list[int]:
+    """Instances all of whose positions are common: the cap acquits every match of theirs."""
+    first = arrays["instance_fields"]
+    totals = [np.concatenate([[0], np.cumsum(arrays[name])])[first] for name in ("field_n", "field_common")]
+    n, common = (np.diff(total) for total in totals)
+    found: list[int] = np.flatnonzero((n > 0) & (n == common)).tolist()
+    return found
