@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from decontam.clean.decide import Hit
 from decontam.errors import DecontamError
+from decontam.report.decisions import FILE, read_decisions
 from decontam.report.match import Key, Match, read_matches
 from decontam.rules import Rule, find_rule
 
@@ -53,13 +54,14 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A finished scan. `rule` is the report's own words for the rule."""
+    """A finished scan. `rule` is the report's own words for the rule, `near` the profile of near-duplicates, if any."""
 
     out: Path
     data: tuple[Data, ...]
     rule: Mapping[str, Any]
     complete: bool
     drop_empty_fields: bool
+    near: str
 
     def find_rule(self) -> Rule:
         """The rule itself; raises DecontamError when this version decides otherwise than the scan did."""
@@ -85,7 +87,14 @@ def read_scan(out: Path, root: Path | None = None) -> Scan:
             _data(told, trained, manifest["files"], root or Path())
             for told, trained in zip(manifest["datasets"], verdict["training"], strict=True)
         )
-        return Scan(out, data, verdict["rule"], bool(verdict["complete"]), bool(manifest["drop_empty_fields"]))
+        return Scan(
+            out,
+            data,
+            verdict["rule"],
+            bool(verdict["complete"]),
+            bool(manifest["drop_empty_fields"]),
+            str(manifest["options"]["near"]),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise DecontamError(
             f"{out}: manifest.json and verdict.json are not of one finished scan ({type(error).__name__}: {error});"
@@ -134,7 +143,10 @@ def _chosen(out: Path, by: By, also: Collection[Also]) -> Iterator[tuple[Match, 
 
 
 def _accepted(out: Path) -> set[Key]:
-    raise NotImplementedError
+    decisions = read_decisions(out)
+    if not decisions:
+        raise DecontamError(f"{out / FILE}: no decision yet; look at the matches with `decontam review {out}` first")
+    return {key for key, decision in decisions.items() if decision == "accept"}
 
 
 def _data(told: Mapping[str, Any], trained: Mapping[str, Any], files: Sequence[Any], root: Path) -> Data:

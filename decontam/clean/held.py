@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from decontam.clean.decide import Hit
 from decontam.clean.spans import Span
@@ -19,14 +20,19 @@ from decontam.reference import (
 from decontam.rules import RULES, Rule
 from decontam.types import EvalSet
 
+if TYPE_CHECKING:
+    from decontam.near import NearIndex
+
 Key = tuple[str, str]  # eval, instance
 
 
 class Held:
     """Asks the reference of the rule, one message and instance at a time; windows are made when first needed."""
 
-    def __init__(self, rule: Rule, evals: Sequence[EvalSet], drop_empty_fields: bool = False) -> None:
-        self.rule, self.evals, self.drop_empty_fields = rule, evals, drop_empty_fields
+    def __init__(
+        self, rule: Rule, evals: Sequence[EvalSet], drop_empty_fields: bool = False, profile: str = ""
+    ) -> None:
+        self.rule, self.evals, self.drop_empty_fields, self.profile = rule, evals, drop_empty_fields, profile
         self._texts: dict[Key, list[tuple[str | None, ...]]] = {}
         for each in evals:
             for id_, texts in zip(each.ids, each.texts, strict=True):
@@ -36,7 +42,9 @@ class Held:
 
     def __call__(self, message: str, hits: Sequence[Hit]) -> list[Span]:
         """Characters of the message that make it hold one of the instances."""
-        return [span for hit in hits for span in self._spans(message, hit)]
+        spans = [span for hit in hits for span in self._spans(message, hit)]
+        near = {(hit.eval, hit.instance) for hit in hits if "near" in hit.by}
+        return spans + self._near_spans(message, near) if near else spans
 
     def _spans(self, message: str, hit: Hit) -> Iterator[Span]:
         key = (hit.eval, hit.instance)
@@ -49,8 +57,24 @@ class Held:
                 self._short[key] = short_instances(self._texts[key])
             yield from _runs(RULES["exact"], self._short[key], message, None)
 
+    def _near_spans(self, message: str, keys: set[Key]) -> list[Span]:
+        from decontam.near import find_profile
+
+        found = self._near.find([message], find_profile(self.profile))
+        return [(each.train_from, each.train_to) for each in found if self._names[each.inst] in keys]
+
     def _instances(self, texts: Sequence[tuple[str | None, ...]]) -> list[Instance | None]:
         return instances_of(self.rule, texts, drop_empty_fields=self.drop_empty_fields)
+
+    @cached_property
+    def _near(self) -> NearIndex:
+        from decontam.near.build import build
+
+        return build(self.evals)
+
+    @cached_property
+    def _names(self) -> list[Key]:
+        return [(each.name, id_) for each in self.evals for id_ in each.ids]
 
     @cached_property
     def _weights(self) -> Mapping[Phrase, int] | None:

@@ -52,7 +52,10 @@ def _changed(line: bytes, row: int, decide: Decider) -> bytes:
         change = decide(row, parse_line(line))
     except BrokenRow as error:
         raise DecontamError(f"row {row} is not the one that was scanned ({error}); scan again, then clean") from error
-    return b"" if change.drop else rewrite(line.decode(), change).encode()
+    try:
+        return b"" if change.drop else rewrite(line.decode(), change).encode()
+    except RecursionError as error:  # orjson reads deeper than Python's parser does
+        raise DecontamError(f"row {row} is nested too deeply to be changed; use --how drop-row") from error
 
 
 @contextmanager

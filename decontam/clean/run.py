@@ -74,7 +74,7 @@ def _folders(data: Sequence[Data], cleaned: Path) -> dict[str, str]:
 def _held(scan: Scan) -> StillHeld:
     from decontam.clean.held import Held
 
-    return Held(scan.find_rule(), scan.evals(), scan.drop_empty_fields)
+    return Held(scan.find_rule(), scan.evals(), scan.drop_empty_fields, scan.near)
 
 
 def _never(message: str, hits: Sequence[Hit]) -> Sequence[tuple[int, int]]:

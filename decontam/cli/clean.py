@@ -9,9 +9,9 @@ import click
 
 DESCRIPTION = """Write the data of the scan in OUT again without what it found.
 
-    Names, format, compression, row order and the bytes of untouched lines stay; only files that were scanned are written,
-    and only the fields that were matched are changed. The folder of -o must be new or empty; it is there whole or not at
-    all. cleaning.json beside the data tells which rows went and which changed."""
+    Names, format, compression, row order and the bytes of untouched lines stay. Only files that were scanned are
+    written, and only fields that were matched are changed. The folder of -o must be new or empty; it is there whole or
+    not at all. cleaning.json in it tells which rows went and which changed."""
 
 EPILOG = """\b
 Ways (--how):
