@@ -294,7 +294,7 @@ def cache_folder() -> Path:
 
 
 def _default_out(job: Any) -> Path:
-    names = "+".join(dataset.name.replace(os.sep, "-") for dataset in job.datasets)
+    names = "+".join(Path(dataset.name).name.split(".")[0] for dataset in job.datasets)
     return Path("results", "decontam", names if len(names) <= 100 else names[:99] + "…")
 
 

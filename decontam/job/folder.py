@@ -16,6 +16,7 @@ from decontam.errors import DecontamError
 SHARDS = "shards"
 MANIFEST = "manifest.json"
 EVALS = "evals.jsonl"
+REVIEW = "review.jsonl"  # what people decided about matches: never ours to take away
 LOG = "log.jsonl"  # timings: the one file that two runs of a job do not share
 REPORTS = (
     "matches.jsonl",
@@ -52,7 +53,9 @@ def begun(out: Path) -> bool:
     """Whether a job lives in the folder; raises DecontamError when something else does."""
     if (out / MANIFEST).is_file():
         return True
-    foreign = sorted(p.name for p in out.iterdir() if p.name not in {_LOCK, EVALS, SHARDS})
+    # A scan that --fresh had begun to clear away leaves reports, but then beside its shards.
+    ours = {_LOCK, EVALS, SHARDS, *((*REPORTS, CLEAN_IDS, LOG, REVIEW) if (out / SHARDS).is_dir() else ())}
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in ours)
     if foreign:
         raise DecontamError(
             f"{out}: not a folder of decontamination, it holds {', '.join(map(repr, foreign[:3]))}; use another --out"
@@ -61,7 +64,7 @@ def begun(out: Path) -> bool:
 
 
 def clear(out: Path) -> None:
-    """Takes away what a scan wrote, the manifest first, and leaves what people did, such as `review.jsonl`."""
+    """Takes away what a scan wrote, the manifest first, and leaves what people decided."""
     with told(out):
         ours = [out / name for name in (MANIFEST, *reversed(REPORTS), EVALS, LOG)]
         ours += [p for folder in (SHARDS, CLEAN_IDS) for p in sorted((out / folder).glob("*"))]

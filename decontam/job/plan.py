@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decontam.errors import DecontamError
-from decontam.job.folder import EVALS, MANIFEST, SHARDS, begun, told, write
+from decontam.job.folder import EVALS, MANIFEST, SHARDS, begun, clear, told, write
 from decontam.job.work import KERNEL, PLAIN, Options, Scanner, Source, Task, source_digest
 from decontam.rules import Rule
 from decontam.types import EvalSet, Shard
@@ -58,7 +58,7 @@ class Plan:
             out=os.path.abspath(out),
             index=os.path.abspath(job.index),
             selections={d.name: s for d, s in zip(job.datasets, job.selections, strict=True)},
-            sources={source.path: source for source in self.sources},
+            sources={(source.dataset, source.path): source for source in self.sources},
             options=job.options,
             scanner=job.scanner,
         )
@@ -67,7 +67,7 @@ class Plan:
         """Bytes on the disk of each shard; a file of row groups is shared out evenly."""
         found: dict[int, int] = {}
         for source in self.sources:
-            mine = [s for s in self.shards if s.path == source.path]
+            mine = [s for s in self.shards if source.holds(s)]
             total = sum(s.stop - s.start for s in mine)
             whole = any(s.stop < s.start for s in mine) or not total
             for shard in mine:
@@ -87,9 +87,10 @@ def make_plan(job: Job) -> Plan:
     size = 1 << 62 if job.options.es_cap else job.shard_bytes
     cut = [shard for dataset in job.datasets for shard in shards_of(dataset, size)]
     shards = tuple(replace(shard, number=n, path=os.path.abspath(shard.path)) for n, shard in enumerate(cut))
-    firsts = {shard.path: shard for shard in reversed(shards)}
-    sources = tuple(_source(number, firsts[path]) for number, path in enumerate(dict.fromkeys(s.path for s in shards)))
-    return Plan(job, sources, shards)
+    files: dict[tuple[str, str], Shard] = {}
+    for shard in shards:
+        files.setdefault((shard.dataset, shard.path), shard)
+    return Plan(job, tuple(_source(number, shard) for number, shard in enumerate(files.values())), shards)
 
 
 def _source(number: int, shard: Shard) -> Source:
@@ -108,16 +109,18 @@ def _source(number: int, shard: Shard) -> Source:
     )
 
 
-def begin(plan: Plan, out: Path) -> None:
+def begin(plan: Plan, out: Path, fresh: bool = False) -> None:
     """Writes the manifest, or compares with the one that is there; raises DecontamError naming what differs.
 
-    The manifest comes last: a folder that has one is wholly begun.
+    The manifest is written last and taken away first: what a folder without one holds does not count.
     """
     from decontam.evals import to_jsonl
 
     mine = _manifest(plan)
-    if begun(out):
+    if begun(out) and not fresh:
         _compare(_read(out / MANIFEST), mine, plan, out)
+    else:
+        clear(out)
     with told(out):
         (out / SHARDS).mkdir(exist_ok=True)
         write(out / EVALS, to_jsonl(plan.job.evals).encode())

@@ -62,7 +62,8 @@ class _Count:
 
     def details(self) -> str:
         spent = max(time.monotonic() - self.began, 1e-3)
-        words = [f"{self.n_bytes / 1e6 / spent:,.0f} MB/s", f"{self.n_rows:,} rows", f"{self.n_matches:,} matches"]
+        rate = self.n_bytes / 1e6 / spent
+        words = [f"{rate:,.{0 if rate >= 10 else 1}f} MB/s", f"{self.n_rows:,} rows", f"{self.n_matches:,} matches"]
         words += [f"{self.n_broken:,} broken"] if self.n_broken else []
         return ", ".join(words)
 

@@ -44,7 +44,7 @@ def eval_facts(index: Any, evals: Sequence[EvalSet], own: frozenset[int]) -> lis
                 unprotected.setdefault(_reason(texts, sizes[-1], index.rule.n), []).append(i)
             if number in boilerplate:
                 unprotected.setdefault("boilerplate only", []).append(i)
-        facts.append(EvalFacts(each, sizes, uncommon, skipped, unprotected))
+        facts.append(EvalFacts(each, sizes, uncommon, skipped, dict(sorted(unprotected.items()))))
         first += len(each.ids)
     return facts
 

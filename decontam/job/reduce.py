@@ -157,13 +157,13 @@ def _eval_json(facts: EvalFacts) -> dict[str, Any]:
 
 def read_shards(plan: Plan, out: Path) -> Iterator[Read]:
     """The finished shards in order, up to the first that is not."""
-    path, first_row = "", 0
+    file, first_row = ("", ""), 0
     for shard in plan.shards:
         done = shard_done(out, shard)
         if done is None:
             return
-        if shard.path != path:
-            path, first_row = shard.path, 0
+        if (shard.dataset, shard.path) != file:
+            file, first_row = (shard.dataset, shard.path), 0
         yield Read(shard, done.counts, first_row)
         first_row += done.counts.n_rows
 

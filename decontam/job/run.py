@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from decontam.errors import DecontamError
-from decontam.job.folder import clear, held
+from decontam.job.folder import held
 from decontam.job.local import Runner
 from decontam.job.plan import Job, Plan, begin, make_plan
 from decontam.job.progress import Observer
@@ -31,9 +31,7 @@ def run(
     """
     plan = make_plan(job)
     with held(out):
-        if fresh:
-            clear(out)
-        begin(plan, out)
+        begin(plan, out, fresh)
         failed = _do_pieces(plan, out, runner, observer, strict)
         if strict and (broken := first_broken(plan, out)):
             file, row, why = broken
@@ -69,7 +67,7 @@ def _pieces(plan: Plan, out: Path, done: dict[int, Done]) -> Sequence[Piece]:
     pieces: list[Piece] = []
     for source in plan.sources:
         pieces += [source] if source_digest(out, source) is None else []
-        pieces += [s for s in plan.shards if s.path == source.path and s.number not in done]
+        pieces += [s for s in plan.shards if source.holds(s) and s.number not in done]
     return pieces
 
 

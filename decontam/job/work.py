@@ -88,6 +88,10 @@ class Source:
     mtime_ns: int
     ends: str
 
+    def holds(self, shard: Shard) -> bool:
+        """Whether the shard is a part of this file, in this data set."""
+        return (shard.dataset, shard.path) == (self.dataset, self.path)
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -96,7 +100,7 @@ class Task:
     out: str
     index: str
     selections: Mapping[str, Any]  # by dataset
-    sources: Mapping[str, Source]  # by path
+    sources: Mapping[tuple[str, str], Source]  # by data set and path
     options: Options
     scanner: Scanner
 
@@ -175,7 +179,7 @@ def _check(source: Source) -> None:
 
 def _scan(task: Task, shard: Shard) -> Done:
     index = _open(task.scanner, task.index)
-    with _unchanged(task.sources[shard.path]):
+    with _unchanged(task.sources[shard.dataset, shard.path]):
         matches, near, counts = task.scanner.scan(index, task.selections[shard.dataset], shard, task.options)
     folder = Path(task.out, SHARDS)
     tables = {f"{shard.number:05}.arrow": _ipc(matches)}
