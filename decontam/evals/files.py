@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ def load_path(spec: str, fields: Sequence[str], kind: Kind) -> list[EvalSet]:
     evals, faults = [], []
     for file in files:
         below = file.relative_to(path)
-        called = "-".join([*([name] if name else []), *below.parts[:-1], stem(file)])
+        called = "-".join(filter(None, (name, *below.parts[:-1], stem(file))))
         try:
             evals.append(eval_set(called, read_rows(file), fields, kind=kind, source=below.as_posix()))
         except DecontamError as error:
             faults.append(str(error))
+    counts = Counter(each.name for each in evals)
+    faults += [f"{spec}: {n} evals named {called!r}; name them as NAME=FILE" for called, n in counts.items() if n > 1]
     if faults:
         raise DecontamError("\n".join(faults))
     return evals
