@@ -60,6 +60,7 @@ class Meta:
     judge: str | None = None  # protocol of the judge that scores the responses
     files: tuple[str, ...] = ()  # of the dataset's repository, read where they are there (regression data)
     runs_code: bool = False  # whether grading executes what the model wrote
+    decontam_fields: str | tuple[str, ...] = ()  # of its documents: the text that training data must not hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,16 @@ class Benchmark:
         return _sha256([self.prompt_digest, _canonical(self._grading()), *sources])
 
     def _grading(self) -> Mapping[str, Any]:
-        files = {t.name: {k: t.config[k] for k in sorted(METRIC_FIELDS & set(t.config))} for t in self.tasks}
+        files = {t.name: {k: _graded(t.config[k]) for k in sorted(METRIC_FIELDS & set(t.config))} for t in self.tasks}
         options = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in self.options.items()}
         grading = {"tasks": files, "aggregate": self.meta.aggregate, "metric": self.meta.metric}
         grading |= {"judge": self.meta.judge} if self.meta.judge else {}
         return grading | ({"options": options} if options else {})
+
+
+def _graded(value: Any) -> Any:
+    """A setting without what grading does not read."""
+    return {k: v for k, v in value.items() if k != "decontam_fields"} if isinstance(value, Mapping) else value
 
 
 def benchmarks_folder() -> Path:

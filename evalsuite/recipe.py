@@ -21,6 +21,7 @@ KEEP = re.compile(r"all|promoted|last [1-9]\d*")
 KINDS: Mapping[str, StageKind] = {"sft": "sft", "rm": "rm", "dpo": "dpo", "rlvr": "rlvr"}
 OnBlock = Literal["stop", "continue", "rollback"]
 Go = Literal["continue", "stop"]
+Scope = Literal["prompts", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,19 @@ class GateRule:
 
 
 @dataclass(frozen=True, slots=True)
+class DataRule:
+    """What is done about training data that has no whole decontamination report against the gate's suite.
+
+    With `run` it is scanned before anything is trained, as `evalsuite decontam scan` does with `select` and `scan`;
+    without, it is refused where the policy requires a report.
+    """
+
+    run: bool = False
+    select: str | tuple[str, ...] = ()
+    scan: Scope = "prompts"
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One trainer run. `gate` is None where nothing is judged; `start` is None where the trainer brings its own.
 
@@ -68,6 +82,7 @@ class Stage:
     seed: int
     launch: Launch
     keep: str = "all"
+    decontam: DataRule = field(default_factory=DataRule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +122,7 @@ class _RawStage:
     seed: int | None = None
     launch: Launch | None = None
     keep: str | None = None
+    decontam: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +137,7 @@ class _RawRecipe:
     seed: int = 0
     launch: Launch = field(default_factory=Launch)
     keep: str = "all"
+    decontam: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -222,6 +239,7 @@ def _stage(one: _RawStage, raw: _RawRecipe, base: Path) -> Stage:
         seed=raw.seed if one.seed is None else one.seed,
         launch=one.launch or raw.launch,
         keep=one.keep or raw.keep,
+        decontam=parse(DataRule, {**raw.decontam, **one.decontam}, f"{one.name}.decontam"),
     )
 
 

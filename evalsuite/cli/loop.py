@@ -18,6 +18,7 @@ from evalsuite.cli.judge import make_judges
 if TYPE_CHECKING:
     from evalsuite.gate.verdict import Verdict
     from evalsuite.loop import CheckFn, Ended, Gated, GateFn, Hooks
+    from evalsuite.loop.data import Against
     from evalsuite.recipe import Recipe, Stage
 
 EPILOG = """\b
@@ -65,7 +66,7 @@ def command(**options: Any) -> int:
     plan = make_plan(recipe, out, only=options["only"], start=options["start"], keep=options["keep"])
     watcher = view()
     try:
-        ended = run_loop(plan, make_hooks(options), watcher)
+        ended = run_loop(plan, make_hooks(options, recipe), watcher)
     finally:
         watcher.close()
     if options["as_json"]:
@@ -99,12 +100,16 @@ def _told(value: Any) -> Any:
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" if path.is_file() else value
 
 
-def make_hooks(options: Mapping[str, Any]) -> Hooks:
+def make_hooks(options: Mapping[str, Any], recipe: Recipe) -> Hooks:
     """The real gate, promotion and champion of the registry below --results."""
     from evalsuite.loop import Hooks
 
     return Hooks(
-        make_gate(options), make_promote(options), make_champion(options), make_check(options), make_refs(options)
+        make_gate(options),
+        make_promote(options),
+        make_champion(options),
+        make_check(options, recipe),
+        make_refs(options),
     )
 
 
@@ -150,10 +155,14 @@ def _for_stage(options: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
     return {**options, **given, **fixed}
 
 
-def make_check(options: Mapping[str, Any]) -> CheckFn:
-    """Reads policy, suite and judges of a stage; with `begins` there must be a champion, or leave to do without."""
+def make_check(options: Mapping[str, Any], recipe: Recipe) -> CheckFn:
+    """Reads policy, suite, judges and data of a stage; with `begins` a missing champion needs leave as well."""
 
     def check(stage: Stage, begins: bool) -> None:
+        check_gate(stage, begins)
+        _check_data(options, recipe, stage)
+
+    def check_gate(stage: Stage, begins: bool) -> None:
         from evalsuite.cli.gate_job import suite_and_policy
         from evalsuite.errors import UsageError
         from evalsuite.registry import Registry
@@ -177,6 +186,56 @@ def make_check(options: Mapping[str, Any]) -> CheckFn:
             )
 
     return check
+
+
+def _check_data(options: Mapping[str, Any], recipe: Recipe, stage: Stage) -> None:
+    """The data of a stage against the suite that its checkpoints are judged on, or those of the next stage with a gate:
+    what an ungated stage learns is judged there."""
+    from evalsuite.errors import UsageError
+    from evalsuite.loop.data import Given, check_data
+    from evalsuite.loop.plan import data_of
+
+    later = recipe.stages[[s.name for s in recipe.stages].index(stage.name) :]
+    judged = next((s for s in later if s.gate is not None), None)
+    if judged is None and stage.decontam.run:
+        raise UsageError(f"stage {stage.name!r}: decontam.run, but no gate judges what it trains; against which suite?")
+    if not stage.data:
+        return
+    against = _against(options, judged, stage.decontam.run) if judged is not None else None
+    data = [Given(ref, recipe.find(ref.path)) for ref in data_of(recipe, stage)]
+    check_data(stage.name, data, against, options["results"], stage.decontam)
+
+
+def _against(options: Mapping[str, Any], judged: Stage, run: bool) -> Against | None:
+    """What reports must be about by the policy of a stage; None where it asks for none and there is none."""
+    from evalsuite.cli.gate_job import suite_and_policy
+    from evalsuite.data import data_roots, resolve_all
+    from evalsuite.decontamination import data_digests
+    from evalsuite.gating.evidence import REPORTS
+    from evalsuite.harness import datasets_of
+    from evalsuite.loop.data import Against
+
+    own = _for_stage(options, judged)
+    suite, policy = suite_and_policy(own)
+    if not (policy.decontamination.required or run or (own["results"] / REPORTS).is_dir()):
+        return None
+    benchmarks = list(suite.columns.values())
+    specs = [spec for benchmark in benchmarks for spec in datasets_of(benchmark)]
+    roots = data_roots(own["data_roots"])
+    resolved = resolve_all(specs, roots, offline=own["offline"], aliases=suite.aliases or {})
+    digests = {benchmark.name: data_digests(benchmark, resolved) for benchmark in benchmarks}
+    named = own["suite"] or policy.suite.partition("@sha256:")[0]
+    return Against(suite.name, digests, policy.decontamination, _scan_options(own, named))
+
+
+def _scan_options(own: Mapping[str, Any], suite: str) -> tuple[str, ...]:
+    """What makes `evalsuite decontam scan` read the same benchmarks as the gate."""
+    said = ["--suite", suite, *(["--regime", own["regime"]] if own["regime"] else [])]
+    said += ["--no-quirks"] if own["no_quirks"] else []
+    said += [word for folder in own["extra"] for word in ("--benchmarks", str(folder))]
+    said += [word for root in own["data_roots"] for word in ("--data-root", str(root))]
+    said += ["--offline"] if own["offline"] else []
+    return (*said, *(["--results", str(own["results"])] if own["results"] != Path("results") else []))
 
 
 def make_refs(options: Mapping[str, Any]) -> Callable[[], Collection[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 INFRA_TOKENS = 64
 INFRA_PROMPT = "Say hello in one sentence."
 DECONTAMINATION = "decontam/1"  # schema of decontamination's verdict.json
+REPORTS = "decontam"  # the folder of reports below the results
 
 
 def infra_checks(
@@ -114,12 +116,24 @@ def training_of(
     named = _named(data)
     waived = str(declared.get("decontamination_waived") or "")
     wanted = {name: frozenset(datasets.get(name, ())) for name in benchmarks}
-    return Training(True, named, _reports(results / "decontam", named, wanted), waived, digest=digest)
+    return Training(True, named, reports_of(results / REPORTS, named, wanted), waived, digest=digest)
 
 
 def dataset_digests(dataset: Mapping[str, Any]) -> frozenset[str]:
-    """Digests of what a benchmark read, from the `dataset` of its plan or result; empty where none is known."""
-    return frozenset(str(d["digest"]) for d in dataset.get("parts") or [dataset] if d.get("digest"))
+    """The digest that a report on a benchmark must have read, from the `dataset` of its plan or result, as a set;
+    empty where none is known."""
+    return frozenset({dataset_digest(dataset)} - {""})
+
+
+def dataset_digest(dataset: Mapping[str, Any]) -> str:
+    """What identifies the data of a benchmark: the digest of a local copy, the commit of a hub one, "" for neither.
+
+    Of several parts (one for each config) it is the sha256 of theirs, sorted: a report on one of 27 is none of all.
+    """
+    parts = [str(d.get("digest") or d.get("commit") or "") for d in dataset.get("parts") or [dataset]]
+    if len(parts) < 2 or not all(parts):
+        return parts[0] if len(parts) == 1 else ""
+    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
 
 
 def _named(data: Sequence[Any]) -> dict[str, str]:
@@ -134,14 +148,16 @@ def _named(data: Sequence[Any]) -> dict[str, str]:
     return named
 
 
-def _reports(folder: Path, named: Mapping[str, str], wanted: Mapping[str, frozenset[str]]) -> dict[str, Contamination]:
+def reports_of(
+    folder: Path, named: Mapping[str, str], wanted: Mapping[str, frozenset[str]]
+) -> dict[str, Contamination]:
     """The worst of all reports on each data set, by its digest; raises UsageError for one that cannot be read.
 
-    A report on some of the benchmarks is no report, but what it found still counts beside one that is.
+    `named` is name to digest of the data, `wanted` benchmark to digests of its data (see `training_of`). A report on
+    some of the benchmarks is no report, but what it found still counts beside one that is.
     """
     found: dict[str, list[tuple[bool, Contamination]]] = {}
-    for path in sorted(folder.rglob("verdict.json")) if folder.is_dir() else ():
-        raw = _read(path)
+    for path, raw in read_reports(folder):
         fresh = _fresh(raw["evals"], wanted)
         for each in raw["training"]:
             digest = str(each["digest"])
@@ -149,6 +165,12 @@ def _reports(folder: Path, named: Mapping[str, str], wanted: Mapping[str, frozen
                 report = _report(path, raw, digest, fresh, str(each.get("name", digest)))
                 found.setdefault(digest, []).append((len(fresh) == len(wanted), report))
     return {digest: _worst(reports) for digest, reports in found.items() if any(whole for whole, _ in reports)}
+
+
+def read_reports(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(file, content) of every report below a folder; raises UsageError for one that cannot be read."""
+    for path in sorted(folder.rglob("verdict.json")) if folder.is_dir() else ():
+        yield path, _read(path)
 
 
 def _fresh(evals: Any, wanted: Mapping[str, frozenset[str]]) -> frozenset[str]:

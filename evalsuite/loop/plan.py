@@ -59,7 +59,7 @@ def make_plan(
     for stage in stages:
         try:
             trainers[stage.name] = _trainer(stage, find or find_trainer)
-            _data(recipe, stage)
+            data_of(recipe, stage)
         except EvalsuiteError as error:
             problems += [str(error)]
     if problems:
@@ -72,7 +72,7 @@ def make_job(plan: Plan, stage: Stage, start: Checkpoint | None, inputs: Mapping
     return TrainJob(
         stage=stage.kind,
         start=start,
-        data=_data(plan.recipe, stage),
+        data=data_of(plan.recipe, stage),
         out=plan.folder(stage),
         seed=stage.seed,
         save=stage.save,
@@ -117,7 +117,8 @@ def _trainer(stage: Stage, find: Callable[[str], Trainer]) -> Trainer:
     return trainer
 
 
-def _data(recipe: Recipe, stage: Stage) -> tuple[DataRef, ...]:
+def data_of(recipe: Recipe, stage: Stage) -> tuple[DataRef, ...]:
+    """The training data that a stage declares, with digests; raises UsageError for a file that is not there."""
     return tuple(_reference(recipe, stage, text) for text in stage.data)
 
 

@@ -100,9 +100,12 @@ def test_a_report_on_other_data_of_a_benchmark_is_none_of_this_suite(tmp_path: P
     assert found(tmp_path, known).fractions == {"a": 0.0, "b": 0.1}  # of the old report what still fits counts
 
 
-def test_digests_of_a_benchmarks_data_are_those_of_all_its_parts() -> None:
-    assert dataset_digests({"origin": "root", "digest": "x"}) == {"x"}
-    assert dataset_digests({"parts": [{"digest": "x"}, {"digest": "y"}, {"commit": "z"}]}) == {"x", "y"}
+def test_the_digest_of_a_benchmarks_data_is_that_of_all_its_parts_together() -> None:
+    assert dataset_digests({"origin": "root", "digest": "x"}) == dataset_digests({"parts": [{"digest": "x"}]}) == {"x"}
+    assert dataset_digests({"origin": "hub", "commit": "c"}) == {"c"}
+    both = hashlib.sha256(b"x\ny").hexdigest()
+    assert dataset_digests({"parts": [{"digest": "y"}, {"digest": "x"}]}) == {both}  # in whatever order
+    assert dataset_digests({"parts": [{"digest": "x"}, {"origin": "generated"}]}) == frozenset()
     assert dataset_digests({"origin": "generated"}) == dataset_digests({}) == frozenset()
 
 
