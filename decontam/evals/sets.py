@@ -31,6 +31,8 @@ def eval_set(
     field that no row has, a text that is none.
     """
     where = source or name
+    if not name or name.startswith(".") or set("/\\\0\r\n\t") & set(name):
+        raise DecontamError(f"{where}: {name!r} cannot name an eval; reports have a file of that name (NAME=PATH)")
     if not rows:
         raise DecontamError(f"{where}: no instances; expected at least one row")
     chosen = tuple(fields) or _default(rows, where)

@@ -40,6 +40,12 @@ def test_a_file_is_one_eval_named_by_the_file(tmp_path: Path) -> None:
     assert named.digest != ships.digest
 
 
+@pytest.mark.parametrize("name", ["a/b", ".hidden", "two\nlines"])
+def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
+    with pytest.raises(DecontamError, match="cannot name an eval"):
+        eval_set(name, [{"text": LONG}])
+
+
 def test_dotted_fields_reach_into_objects(tmp_path: Path) -> None:
     path = write(tmp_path / "e.jsonl", [{"doc": {"q": LONG}, "a.b": "of dots"}, {"doc": "no object"}])
     assert load_evals(str(path), ("doc.q",))[0].texts == ((LONG,), (None,))
