@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from decontam.errors import BrokenRow, DecontamError, did_you_mean
@@ -30,17 +31,20 @@ class Part(NamedTuple):
 
 
 class Selection:
-    """The selectors of a dataset. `messages(row)` has the texts they pick; `spec` parses back to an equal Selection."""
+    """The selectors of a dataset. `messages(row)` has the texts they pick; `spec` parses back to an equal Selection.
 
-    def __init__(self, selectors: Sequence[Selector], scan_all: bool = False) -> None:
-        self.selectors, self.scan_all = tuple(selectors), scan_all
+    `needs` says what a JSON line must show to be left unparsed; None where each has to be parsed.
+    """
+
+    def __init__(self, selectors: Sequence[Selector], scan_all: bool = False, parse_all: bool = False) -> None:
+        self.selectors, self.scan_all, self.parse_all = tuple(selectors), scan_all, parse_all
         self.spec = [selector.text for selector in selectors] + [SCAN_ALL] * scan_all
         self.groups = _groups([*selectors, *_others(selectors)] if scan_all else selectors)
-        self.needs = _needs(self.groups)
+        self.needs = None if parse_all else _needs(self.groups)
         self._readers = tuple(reader_of(group) for group in self.groups)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Selection, (self.selectors, self.scan_all)
+        return Selection, (self.selectors, self.scan_all, self.parse_all)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Selection) and self.spec == other.spec
@@ -58,7 +62,19 @@ class Selection:
 
     def with_scan_all(self) -> Selection:
         """This selection and, in any row, assistant turns, completions and answers."""
-        return Selection(self.selectors, scan_all=True)
+        return Selection(self.selectors, True, self.parse_all)
+
+    def checked(self, rows: Iterable[Mapping[str, Any]]) -> Selection:
+        """This selection, with all lines to be parsed where its first selector picks nothing in any of these rows.
+
+        Needs look at keys wherever they stand in a line: `text` below another key passes for the `text` of the row, and
+        only parsing would tell that no row has what is selected.
+        """
+        for row in rows:
+            with suppress(BrokenRow):
+                if spots_of(self.groups[0], row, 0)[0]:
+                    return self
+        return Selection(self.selectors, self.scan_all, parse_all=True)
 
     def messages(self, row: Mapping[str, Any]) -> list[Message]:
         """The texts picked from a row, in order of turns; raises BrokenRow where one is no text. No key is no text."""

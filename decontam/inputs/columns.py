@@ -7,6 +7,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from decontam.errors import BrokenRow
+from decontam.inputs.ranges import (
+    Texts,
+    UnusualColumn,
+    as_mask,
+    is_text,
+    is_textless,
+    joined_texts,
+    no_bytes,
+    strings_of,
+    taken,
+    texts_of,
+)
 from decontam.row import ASSISTANTS, NOT_TEXT, TAGS, Group
 from decontam.select import Selection
 from decontam.selectors import Filter, Path
@@ -54,30 +66,20 @@ class ArrowMessages:
 
 def arrow_messages(selection: Selection, batch: pa.RecordBatch) -> ArrowMessages:
     """The messages of a batch. Columns of unusual types, lists of parts and broken text are read row by row."""
+    names = set(batch.schema.names)
+    groups = [group for group in selection.groups if not group.paths[0].below or group.paths[0].keys[0] in names]
+    groups = groups or list(selection.groups[:1])
     try:
-        pieces = [_piece(group, batch) for group in selection.groups]
-    except _Unusual:
+        pieces = [_piece(group, batch) for group in groups]
+    except UnusualColumn:
         return _row_by_row(selection, batch)
     return _together(pieces, batch.num_rows)
-
-
-class _Unusual(Exception):
-    """A column that has no fast way."""
-
-
-class _Texts(NamedTuple):
-    """Byte ranges of the texts of a column, and which are not null."""
-
-    values: NDArray[np.uint8]
-    starts: Ints
-    stops: Ints
-    valid: Bools
 
 
 class _Piece(NamedTuple):
     """The messages of one group; turns count from 0 in each row, of which the group takes `size`."""
 
-    texts: _Texts
+    texts: Texts
     row: Ints
     turn: Ints
     where: NDArray[Any]
@@ -103,11 +105,11 @@ def _together(pieces: Sequence[_Piece], n_rows: int) -> ArrowMessages:
         turns.append(piece.turn + first[piece.row])
         first += piece.size
     held = [piece for piece in pieces if len(piece.row)]
-    values = held[0].texts.values if len(held) == 1 else np.concatenate([p.texts.values for p in held] or [_nothing()])
+    values = held[0].texts.values if len(held) == 1 else np.concatenate([p.texts.values for p in held] or [no_bytes()])
     for piece in pieces:
         shifts.append(shift)
         shift += len(piece.texts.values) if len(held) > 1 and len(piece.row) else 0
-    row, turn = np.concatenate([p.row for p in pieces]), np.concatenate(turns)
+    row, turn = np.concatenate([piece.row for piece in pieces]), np.concatenate(turns)
     starts = np.concatenate([p.texts.starts + s for p, s in zip(pieces, shifts, strict=True)])
     stops = np.concatenate([p.texts.stops + s for p, s in zip(pieces, shifts, strict=True)])
     where = np.concatenate([p.where for p in pieces])
@@ -121,23 +123,23 @@ def _piece(group: Group, batch: pa.RecordBatch) -> _Piece:
 
     for path in group.paths:
         if len(batch.schema.get_all_field_indices(path.keys[0])) > 1:
-            raise _Unusual  # which of the columns of that name counts is for the row to say
+            raise UnusualColumn  # which of the columns of that name counts is for the row to say
     rows = np.arange(batch.num_rows)
     if len(group.paths) > 1:
-        texts = _joined([_descend(path, batch)[0] for path in group.paths])
+        texts = joined_texts([_descend(path, batch)[0] for path in group.paths])
         return _kept(texts, rows, rows * 0, np.full(len(rows), group.where), np.ones_like(rows))
     path = group.paths[0]
     if path.below:
         return _below(path, group.where, batch)
     if path.lists == 0:
         array, where = _descend(path, batch, group.where)
-        return _kept(_texts(array, len(rows)), rows, rows * 0, where, np.ones_like(rows))
+        return _kept(texts_of(array, len(rows)), rows, rows * 0, where, np.ones_like(rows))
     if path.lists > 1 or not path.steps[0].filters:
-        raise _Unusual
+        raise UnusualColumn
     items = _items(_column(path.keys[0], batch), batch.num_rows)
     array, where = _into(items.child, path.keys[1:], np.full(len(items.child), group.where))
     picked = _picked(items, group.picks)
-    texts = _taken(_texts(array, len(items.child)), items.spot[picked])
+    texts = taken(texts_of(array, len(items.child)), items.spot[picked])
     return _kept(texts, items.row[picked], items.at[picked], where[items.spot[picked]], items.size)
 
 
@@ -147,33 +149,33 @@ def _below(path: Path, default: int, batch: pa.RecordBatch) -> _Piece:
     import pyarrow as pa
 
     if len(path.steps) > 1 or path.lists:
-        raise _Unusual
+        raise UnusualColumn
     array = _column(path.keys[0], batch)
     rows = np.arange(batch.num_rows)
     kind = pa.null() if array is None else array.type
-    if _textless(kind) or _is_text(kind):
-        texts = _texts(None if _textless(kind) else array, len(rows))
+    if is_textless(kind) or is_text(kind):
+        texts = texts_of(None if is_textless(kind) else array, len(rows))
         return _kept(texts, rows, rows * 0, np.full(len(rows), default), texts.valid.astype(np.int64))
     items = _items(array, batch.num_rows)
     child, where = items.child, np.full(len(items.child), default)
     if pa.types.is_struct(child.type):
         fields = [child.type.field(i) for i in range(child.type.num_fields)]
-        told = [field.name for field in fields if field.name not in NOT_TEXT and not _textless(field.type)]
+        told = [field.name for field in fields if field.name not in NOT_TEXT and not is_textless(field.type)]
         if len(told) != 1:
-            raise _Unusual
+            raise UnusualColumn
         child, where = _into(child, told, where)
-    texts = _taken(_texts(child, len(child)), items.spot)
+    texts = taken(texts_of(child, len(child)), items.spot)
     found = _kept(texts, items.row, items.at, where[items.spot], items.size)
     size = np.bincount(found.row, minlength=len(rows))
     return found._replace(turn=np.arange(len(found.row)) - (np.cumsum(size) - size)[found.row], size=size)
 
 
-def _kept(texts: _Texts, row: Ints, turn: Ints, where: NDArray[Any], size: Ints) -> _Piece:
+def _kept(texts: Texts, row: Ints, turn: Ints, where: NDArray[Any], size: Ints) -> _Piece:
     """Without the nulls."""
     valid = texts.valid
     if valid.all():
         return _Piece(texts, row, turn, where, size)
-    kept = _Texts(texts.values, texts.starts[valid], texts.stops[valid], valid[valid])
+    kept = Texts(texts.values, texts.starts[valid], texts.stops[valid], valid[valid])
     return _Piece(kept, row[valid], turn[valid], where[valid], size)
 
 
@@ -207,7 +209,7 @@ def _column(name: str, batch: pa.RecordBatch) -> pa.Array | None:
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
-        raise _Unusual from None  # text that is not UTF-8 breaks its row only
+        raise UnusualColumn from None  # text that is not UTF-8 breaks its row only
     return column
 
 
@@ -227,12 +229,12 @@ def _into(array: pa.Array | None, keys: Sequence[str], where: NDArray[Any]) -> t
         if array is None or pa.types.is_null(array.type):
             return None, where
         if not pa.types.is_struct(array.type):
-            raise _Unusual
+            raise UnusualColumn
         for tag in reversed(TAGS):
-            speaker = _strings(_field(array, tag))
+            speaker = strings_of(_field(array, tag))
             if speaker is not None:
                 assistant = pc.is_in(speaker, pa.array(sorted(ASSISTANTS), speaker.type))
-                where = np.where(_mask(speaker.is_valid()), _mask(assistant), where)
+                where = np.where(as_mask(speaker.is_valid()), as_mask(assistant), where)
         array = _field(array, key)
     return array, where
 
@@ -241,7 +243,7 @@ def _field(array: pa.StructArray, key: str) -> pa.Array | None:
     import pyarrow.compute as pc
 
     if len(array.type.get_all_field_indices(key)) > 1:
-        raise _Unusual
+        raise UnusualColumn
     index = array.type.get_field_index(key)
     return None if index < 0 else pc.struct_field(array, [index])
 
@@ -251,10 +253,10 @@ def _equal(array: pa.StructArray, key: str, value: str) -> Bools:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    strings = _strings(_field(array, key)) if pa.types.is_struct(array.type) else None
+    strings = strings_of(_field(array, key)) if pa.types.is_struct(array.type) else None
     if strings is None:
         return np.zeros(len(array), np.bool_)
-    return _mask(pc.equal(strings, pa.scalar(value, strings.type)).fill_null(False))
+    return as_mask(pc.equal(strings, pa.scalar(value, strings.type)).fill_null(False))
 
 
 def _items(array: pa.Array | None, n_rows: int) -> _Items:
@@ -265,100 +267,14 @@ def _items(array: pa.Array | None, n_rows: int) -> _Items:
         none = np.zeros(0, np.int64)
         return _Items(pa.nulls(0), none, none, none, np.zeros(n_rows, np.int64))
     if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
-        raise _Unusual
+        raise UnusualColumn
     offsets = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
     starts, size = offsets[:-1] - offsets[0], np.diff(offsets)
     if array.null_count:
-        size = np.where(_mask(array.is_valid()), size, 0)  # a null list may still span items
+        size = np.where(as_mask(array.is_valid()), size, 0)  # a null list may still span items
     at = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
     child = array.values.slice(offsets[0], offsets[-1] - offsets[0])
     return _Items(child, np.repeat(np.arange(n_rows), size), at, np.repeat(starts, size) + at, size)
-
-
-def _joined(arrays: Sequence[pa.Array | None]) -> _Texts:
-    """The texts that are not empty, joined by newline; null where all are null."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    held = [array for array in arrays if array is not None and not pa.types.is_null(array.type)]
-    whole = [each.cast(pa.large_string()) for each in map(_strings, held) if each is not None]
-    if not whole or len(whole) < len(held):
-        raise _Unusual
-    empty, none = pa.scalar("", pa.large_string()), pa.scalar(None, pa.large_string())
-    told = [pc.if_else(pc.equal(each, empty), none, each) for each in whole]
-    # A row of nulls alone is left out of the join of pyarrow 26, so that the rows after it would move up.
-    told[0] = pc.coalesce(told[0], pc.if_else(pc.is_null(pc.coalesce(*told)), empty, none))
-    joined = pc.binary_join_element_wise(*told, pa.scalar("\n", pa.large_string()), null_handling="skip")
-    valid = np.logical_or.reduce([_mask(each.is_valid()) for each in whole])
-    return _texts(joined, len(joined))._replace(valid=valid)
-
-
-def _texts(array: pa.Array | None, n: int) -> _Texts:
-    """The n texts of an array of any type of text, of which None has none."""
-    import numpy as np
-    import pyarrow as pa
-
-    if array is None or pa.types.is_null(array.type):
-        return _Texts(_nothing(), np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.bool_))
-    if pa.types.is_dictionary(array.type) and _is_text(array.type):
-        words = _texts(array.dictionary, len(array.dictionary))
-        valid = _mask(array.indices.is_valid())
-        index = array.indices.fill_null(0).to_numpy(zero_copy_only=False)
-        texts = _taken(words, index) if len(words.starts) else _texts(None, n)
-        return texts._replace(valid=texts.valid & valid)
-    if not _is_text(array.type):
-        raise _Unusual
-    if pa.types.is_string_view(array.type):
-        array = array.cast(pa.large_string())
-    _, offsets, data = array.buffers()
-    width = np.int64 if pa.types.is_large_string(array.type) else np.int32
-    ends = np.zeros(1, width) if offsets is None or not offsets.size else np.frombuffer(offsets, width)
-    ends64: Ints = ends[array.offset : array.offset + n + 1].astype(np.int64)
-    values = _nothing() if data is None else np.frombuffer(data, np.uint8)
-    valid = _mask(array.is_valid()) if array.null_count else np.ones(n, np.bool_)
-    return _Texts(values, ends64[:n], ends64[1:], valid)
-
-
-def _taken(texts: _Texts, index: Ints) -> _Texts:
-    return _Texts(texts.values, texts.starts[index], texts.stops[index], texts.valid[index])
-
-
-def _strings(array: pa.Array | None) -> pa.Array | None:
-    """An array of text as one that can be compared; None for other types."""
-    import pyarrow as pa
-
-    if array is None or not _is_text(array.type):
-        return None
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    return array.cast(pa.large_string()) if pa.types.is_string_view(array.type) else array
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _textless(kind: pa.DataType) -> bool:
-    """Whether values of this type have no text below them."""
-    import pyarrow as pa
-
-    return bool(pa.types.is_null(kind) or (pa.types.is_primitive(kind)))
-
-
-def _mask(array: pa.Array) -> Bools:
-    found: Bools = array.to_numpy(zero_copy_only=False)
-    return found
-
-
-def _nothing() -> NDArray[np.uint8]:
-    import numpy as np
-
-    return np.zeros(0, np.uint8)
 
 
 def _row_by_row(selection: Selection, batch: pa.RecordBatch) -> ArrowMessages:

@@ -27,6 +27,7 @@ SELECTORS = (
     ["instruction+text"],
     ["instruction+meta.question"],
     ["answers.**"],
+    ["absent.**"],
     ["messages.**", "text"],
     ["text.**", "flag.**", "meta.**"],
     ["answers[*]"],

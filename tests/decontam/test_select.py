@@ -254,6 +254,15 @@ def test_needs_say_when_a_line_may_stay_unparsed(selectors: list[str], expected:
     assert parse_selectors(selectors).needs == expected
 
 
+def test_lines_stay_unparsed_only_where_the_first_rows_have_the_text() -> None:
+    selection = parse_selectors(["text"])
+    assert selection.checked([{"text": 1}, {}, {"text": "x"}]).needs == selection.needs
+    nested = selection.checked([{"meta": {"text": "x"}}, {"text": None}, {"text": 1}])
+    assert nested.needs is None
+    assert nested == selection
+    assert pickle.loads(pickle.dumps(nested.with_scan_all())).needs is None
+
+
 def test_a_selection_is_rebuilt_from_its_spec_and_travels_to_other_processes() -> None:
     selection = parse_selectors(["text", "messages[role=user].content", "text"]).with_scan_all()
     assert selection.spec == ["text", "messages[role=user].content", SCAN_ALL]
