@@ -170,7 +170,8 @@ def _whole_lines(fill: Fill, offset: int, block: int, source: _Decompressed | No
         whole = ended and not (source and source.why)
         cut = have if whole else now.rfind(b"\n", seen, have) + 1
         if cut == 0 and not ended:  # one line, longer than the buffer
-            now = now[:-PADDING] + bytearray(len(now))
+            now = bytearray(2 * have + PADDING)
+            now[:have] = view
             continue
         rest = have - cut
         if len(then) != block + PADDING or 2 * rest > block:
