@@ -68,38 +68,46 @@ def read_matches(path: Path) -> Iterator[Match]:
 def parse(line: str | bytes, where: str = "a line") -> Match:
     """One line of matches.jsonl or near.jsonl."""
     try:
-        raw = json.loads(line)
-        return _match(raw)
+        return _match(_loads(line))
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DecontamError(f"{where} is no match ({type(error).__name__}: {error}); scan again") from error
 
 
+def _loads(line: str | bytes) -> Any:
+    import orjson
+
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:  # it refuses lone surrogates, which a name or an id may hold
+        return json.loads(line)
+
+
 def _match(raw: Mapping[str, Any]) -> Match:
     return Match(
-        str(raw["dataset"]),
-        str(raw["file"]),
+        raw["dataset"],
+        raw["file"],
         int(raw["row"]),
         raw["id"],
         int(raw["turn"]),
-        str(raw["where"]),
-        str(raw["eval"]),
-        str(raw["kind"]),
-        str(raw["instance"]),
+        raw["where"],
+        raw["eval"],
+        raw["kind"],
+        raw["instance"],
         float(raw["score"]),
         tuple(raw["flags"]),
-        tuple(_run(run) for run in raw["runs"]),
+        tuple([_run(run) for run in raw["runs"]]),
         _pairs(raw.get("covered", ())),
         float(raw.get("capped_score", 0.0)),
         _pairs(raw.get("capped", ())),
         float(raw.get("common_share", 0.0)),
-        str(raw.get("rule", "")),
+        raw.get("rule", ""),
     )
 
 
 def _run(raw: Mapping[str, Any]) -> Run:
-    (train, eval_) = _pairs((raw["train"], raw["eval"]))
-    return Run(train, str(raw.get("field", "")), eval_, int(raw.get("k", 0)))
+    (a, b), (c, d) = raw["train"], raw["eval"]
+    return Run((int(a), int(b)), raw.get("field", ""), (int(c), int(d)), int(raw.get("k", 0)))
 
 
 def _pairs(raw: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    return tuple((int(a), int(b)) for a, b in raw)
+    return tuple([(int(a), int(b)) for a, b in raw])
