@@ -67,24 +67,30 @@ def choose(scan: Scan, limit: int) -> dict[tuple[int, int], dict[Group, Chosen]]
 
 def texts_of(matches: Sequence[Match], scan: Scan, texts: Texts) -> dict[tuple[str, str, int, int], str]:
     """The messages of matches, by (data set, file, row, turn); one look-up a file."""
-    offsets = _offsets(scan, {(m.dataset, m.file, m.row) for m in matches})
+    wanted: dict[tuple[str, str], set[int]] = {}
+    for match in matches:
+        wanted.setdefault((match.dataset, match.file), set()).add(match.row)
     found = {}
-    for (dataset, file), rows in offsets.items():
-        for row, turns in texts(dataset, file, rows).items():
+    for (dataset, file), rows in wanted.items():
+        offsets = _offsets([s for s in scan.shards if (s.dataset, s.file) == (dataset, file)], rows)
+        for row, turns in texts(dataset, file, offsets).items():
             found.update({(dataset, file, row, turn): text for turn, text in turns.items()})
     return found
 
 
-def _offsets(scan: Scan, wanted: set[tuple[str, str, int]]) -> dict[tuple[str, str], dict[int, int]]:
-    by_file: dict[tuple[str, str], dict[int, int]] = {}
-    for shard in scan.shards:
-        rows = {row for dataset, file, row in wanted if (dataset, file) == (shard.dataset, shard.file)}
+def _offsets(shards: Sequence[ShardTables], wanted: set[int]) -> dict[int, int]:
+    """Row of the file to the byte offset of its line, in order of rows."""
+    import numpy as np
+
+    found: dict[int, int] = {}
+    numbers = np.fromiter(wanted, np.int64)
+    for shard in shards:
         for table in (shard.matches, shard.near):
-            if table is not None and rows:
-                pairs = zip(table["row"].to_pylist(), table["offset"].to_pylist(), strict=True)
-                known = {row + shard.first_row: offset for row, offset in pairs if row + shard.first_row in rows}
-                by_file.setdefault((shard.dataset, shard.file), {}).update(known)
-    return {key: dict(sorted(rows.items())) for key, rows in by_file.items()}
+            if table is not None:
+                rows = table["row"].to_numpy() + shard.first_row
+                here = np.isin(rows, numbers)
+                found.update(zip(rows[here].tolist(), table["offset"].to_numpy()[here].tolist(), strict=True))
+    return dict(sorted(found.items()))
 
 
 def _columns(shards: Sequence[ShardTables], eval_of: NDArray[np.int64]) -> _Columns:
