@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -55,7 +55,8 @@ class Matcher:
             *(a[name] for name in ("vocab_table", "vocab_ids", "vocab_starts", "vocab_text")),
             *(a[f"{kind}{n}"] for n in (5, 4, 3, 2, 1) for kind in ("bitmap", "table", "group")),
             *(a[name] for name in ("group_starts", "group_phrases", "phrase_starts", "phrase_words", "phrase_common")),
-            *(a[name] for name in ("kept_starts", "kept_instance", "instance_fields", "instance_short")),
+            *(a[name] for name in ("kept_starts", "kept_instance", "instance_fields", "instance_counted")),
+            a["instance_short"],
             *(a[name] for name in ("field_n", "field_windows", "field_common", "field_total", "span_starts")),
             *(a[name] for name in ("common_before", "window_phrase", "window_from", "window_to", "window_weight")),
         ]
@@ -166,9 +167,10 @@ class Matcher:
             rows = found.fields[first:last].tolist()
             if not found.matches[m, 2] & EXACT:
                 continue
-            if mean(row[:2] for row in rows) <= limit:
+            total = limit * int(self.index.arrays["instance_counted"][found.matches[m, 1]])
+            if added(row[:2] for row in rows) <= total:
                 gone.append(m)
-            elif mean(row[2:4] for row in rows) <= limit:
+            elif added(row[2:4] for row in rows) <= total:
                 found.matches[m, 2] &= ~CAPPED
             else:
                 found.matches[m, 2] |= CAPPED
@@ -188,10 +190,9 @@ class Matcher:
         return found
 
 
-def mean(pairs: Any) -> Fraction:
-    """The mean over (part, whole) of part / whole, 0 where there is no whole."""
-    of = [Fraction(part, whole) if whole else Fraction(0) for part, whole in pairs]
-    return sum(of, Fraction(0)) / len(of)
+def added(pairs: Iterable[Sequence[int]]) -> Fraction:
+    """The sum over (part, whole) of part / whole, 0 where there is no whole."""
+    return sum((Fraction(part, whole) for part, whole in pairs if whole), Fraction(0))
 
 
 def joined(texts: Sequence[str]) -> tuple[Array, Array, Array]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from decontam.errors import BrokenRow
 from decontam.index import Index
+from decontam.kernel import PADDING
 from decontam.matcher import Found, Matcher
 from decontam.types import Message, Shard, ShardCounts
 
@@ -167,66 +168,48 @@ class _Scan:
     # -- Arrow --
 
     def batches(self) -> None:
-        from decontam.inputs import arrow_messages, read_batches
+        from decontam.inputs import TruncatedInput, arrow_messages, read_batches
 
-        for record in read_batches(self.shard):
-            first = self.counts["rows"]
-            self.counts["rows"] += record.num_rows
-            self.counts["parsed"] += record.num_rows
-            try:
+        try:
+            for record in read_batches(self.shard):
                 messages = arrow_messages(self.selection, record)
-            except BrokenRow:
-                self._by_row(record, first)
-                continue
-            self.counts["bytes"] += int((messages.stops - messages.starts).sum())
-            selected = np.unique(messages.row).size
-            if selected < record.num_rows:
-                self.counts["unselected"] += record.num_rows - selected
-                self.fields.update({n: record.num_rows - record[n].null_count for n in record.schema.names})
-            self._judge_arrow(messages, record, first)
+                first = self.counts["rows"]
+                for row, why in messages.broken:
+                    self._broken(first + row, why)
+                self.counts["rows"] += record.num_rows
+                self.counts["parsed"] += record.num_rows - len(messages.broken)
+                self.counts["bytes"] += int((messages.stops - messages.starts).sum())
+                self._count_unselected(messages, record)
+                self._judge_arrow(messages, record, first)
+        except TruncatedInput as error:
+            self.why = str(error)
 
-    def _by_row(self, record: Any, first: int) -> None:
-        """A batch in which something is no text: row by row, so that each broken row is named."""
-        batch = _Batch()
-        for number, row in enumerate(record.to_pylist()):
-            try:
-                messages = self.selection.messages(row)
-            except BrokenRow as error:
-                self.counts["broken"] += 1
-                if len(self.broken) < BROKEN_NAMED:
-                    self.broken.append((first + number, str(error)))
-                continue
-            if messages:
-                batch.add(first + number, -1, _told(row.get("id")), messages)
-                self.counts["bytes"] += sum(len(m.text.encode("utf-8", "surrogatepass")) for m in messages)
-            else:
-                self._unselected({key: value for key, value in row.items() if value is not None})
-        self._judge(batch)
+    def _count_unselected(self, messages: Any, record: Any) -> None:
+        missing = record.num_rows - len(messages.broken) - np.unique(messages.row).size
+        if missing:
+            self.counts["unselected"] += missing
+            columns = zip(record.schema.names, record.columns, strict=True)
+            self.fields.update({name: record.num_rows - column.null_count for name, column in columns})
 
     def _judge_arrow(self, messages: Any, record: Any, first: int) -> None:
-        chosen: Array = np.arange(messages.row.size)
+        chosen: Array = np.arange(len(messages))
         if self.matcher.native and self.near is None and not self.options.es_cap:
             chosen = self._gated(messages)
         ids = record.column("id") if "id" in record.schema.names else None
-        view = memoryview(messages.values)
         batch = _Batch()
         for m in chosen.tolist():
             row = int(messages.row[m])
-            text = bytes(view[int(messages.starts[m]) : int(messages.stops[m])]).decode("utf-8", "surrogatepass")
             told = _told(ids[row].as_py()) if ids is not None else None
-            batch.add(first + row, -1, told, [Message(int(messages.turn[m]), int(messages.where[m]), text)])
+            message = Message(int(messages.turn[m]), int(messages.where[m]), messages.text(m))
+            batch.add(first + row, -1, told, [message])
         self._judge(batch)
 
     def _gated(self, messages: Any) -> Array:
         """Messages that the gate passes, read where they lie but for those at the very end, which are not padded."""
-        from decontam.kernel import PADDING
-
         safe = messages.stops + PADDING <= messages.values.size
-        passed = [
-            np.flatnonzero(safe)[self.matcher.gate_texts(messages.values, messages.starts[safe], messages.stops[safe])]
-        ]
-        passed.append(np.flatnonzero(~safe))
-        return np.sort(np.concatenate(passed))
+        inside = np.flatnonzero(safe)
+        passed = inside[self.matcher.gate_texts(messages.values, messages.starts[inside], messages.stops[inside])]
+        return np.sort(np.concatenate([passed, np.flatnonzero(~safe)]))
 
     # -- results --
 

@@ -27,13 +27,17 @@ GATE_BITS = 1 << 22  # of the gate's bitmap at most
 
 @dataclass(frozen=True, slots=True)
 class Instances:
-    """All fields of all instances in order. `of` has the instance of each field, `first` the first field of each."""
+    """All fields of all instances in order. `of` has the instance of each field, `first` the first field of each.
+
+    `counted` is how many fields the mean is over: a dropped empty field keeps its place and counts for nothing.
+    """
 
     fields: list[Field]
     of: list[int]
     first: list[int]
     short: list[bool]
     skipped: list[bool]
+    counted: list[int]
 
 
 def arrays_of(
@@ -44,7 +48,7 @@ def arrays_of(
     found = _windows(instances)
     found |= _fields(instances)
     found |= _owners(found, cap, rule, len(instances.short) - sum(instances.skipped))
-    found |= _words(found.pop("vocabulary"), rule)  # type: ignore[arg-type]
+    found |= _words(found.pop("vocabulary"), rule)
     found |= _phrase_tables(found)
     found |= _gate(found, rule)
     for name in ("phrase", "from", "to"):
@@ -59,19 +63,19 @@ def read_instances(evals: Sequence[EvalSet], rule: Rule, *, short: bool, drop_em
     rows = [row for each in evals for row in each.texts]
     texts = list(dict.fromkeys(text for row in rows for text in row if text is not None))
     by_text = dict(zip(texts, fields_of(rule, texts), strict=True))
-    read = Instances([], [], [], [], [])
+    read = Instances([], [], [], [], [], [])
     for number, row in enumerate(rows):
+        own = [by_text[text] for text in row if text is not None]
+        skipped = len(own) < len(row)
+        whole = [short_field(text) for text in row if text is not None] if short and not skipped else []
+        is_short = bool(whole) and all(field is not None for field in whole)
         read.first.append(len(read.fields))
-        skipped = any(text is None for text in row)
-        kept = [by_text[text] for text in row if text or (text is not None and not drop_empty_fields)]
-        as_short = None
-        if short and not skipped and len(row) == 1 and kept and not kept[0].windows:
-            as_short = short_field(str(row[0]))
-        read.short.append(as_short is not None)
+        read.short.append(is_short)
         read.skipped.append(skipped)
-        own = [] if skipped else [as_short] if as_short is not None else kept
-        read.fields.extend(own)
-        read.of.extend([number] * len(own))
+        read.counted.append(sum(1 for text in row if text) if drop_empty_fields else len(row))
+        if not skipped:
+            read.fields.extend([field for field in whole if field is not None] if is_short else own)
+            read.of.extend([number] * len(row))
     read.first.append(len(read.fields))
     return read
 
@@ -84,6 +88,7 @@ def _fields(instances: Instances) -> dict[str, Array]:
         "field_n": n,
         "instance_fields": np.array(instances.first, np.int64),
         "instance_short": np.array(instances.short, np.uint8),
+        "instance_counted": np.maximum(1, np.array(instances.counted, np.int64)),
         "instance_skipped": np.array(instances.skipped, np.uint8),
         "span_starts": np.concatenate([[0], np.cumsum(n)]).astype(np.int64),
         "span_from": np.ascontiguousarray(spans[:, 0]),
@@ -116,17 +121,18 @@ def _n_phrases(found: dict[str, Any]) -> int:
     return int(found["phrase_starts"].size) - 1
 
 
-def _owners(found: dict[str, Any], cap: int, rule: Rule, n_instances: int) -> dict[str, Array]:
+def _owners(found: dict[str, Any], cap: int, rule: Rule, n_instances: int) -> dict[str, Any]:
     """How many instances own each phrase, what is common, and the weights of the idf rule."""
     phrase, instance = found["window_phrase"], found["window_instance"]
     n_phrases = _n_phrases(found)
     _, at = np.unique(phrase * (int(instance.max(initial=0)) + 1) + instance, return_index=True)
+    # A whole short text is no window of the rule, and phrase 0, without words, stands nowhere.
+    at = at[(found["instance_short"][instance[at]] == 0) & (phrase[at] > 0)]
     owners = np.bincount(phrase[at], minlength=n_phrases)
     common = (owners > cap).astype(np.uint8)
     weight = np.zeros(phrase.size, np.int64)
     if rule.score == "idf":
         of_phrase = np.array([round(math.log(n_instances / n) * IDF_UNIT) if n else 0 for n in owners], np.int64)
-        of_phrase[0] = 0
         weight[at] = of_phrase[phrase[at]]  # once an instance, at its first window
     fields = found["field_n"].size
     return {
@@ -206,8 +212,8 @@ def _gate(found: dict[str, Any], rule: Rule) -> dict[str, Array]:
     kept = np.zeros(phrase.size, np.uint8)
     keep(
         order, instance, found["window_field"], found["window_from"], found["window_to"], found["window_weight"], size,
-        found["instance_fields"], found["instance_short"], found["field_n"], found["field_total"],
-        MODES[rule.score], rule.threshold.numerator, rule.threshold.denominator, kept,
+        found["instance_fields"], found["instance_counted"], found["instance_short"], found["field_n"],
+        found["field_total"], MODES[rule.score], rule.threshold.numerator, rule.threshold.denominator, kept,
     )  # fmt: skip
     windows = np.flatnonzero(kept)
     chosen, orders = np.zeros(windows.size, np.uint64), np.zeros(windows.size, np.int64)

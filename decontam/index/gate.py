@@ -31,7 +31,7 @@ def left_out_order(words: Array, owners: Array, instance: Array, start: Array) -
 @njit(cache=True, nogil=True)
 def keep(
     order: Any, window_instance: Any, window_field: Any, window_from: Any, window_to: Any, window_weight: Any,
-    window_words: Any, instance_fields: Any, instance_short: Any, field_n: Any, field_total: Any,
+    window_words: Any, instance_fields: Any, instance_counted: Any, instance_short: Any, field_n: Any, field_total: Any,
     mode: Any, numerator: Any, denominator: Any, kept: Any,
 ) -> None:  # fmt: skip
     """Sets kept[w] for the windows of the sufficient set. `order` has the windows grouped by instance."""
@@ -81,7 +81,7 @@ def keep(
                     for g in range(first, last):
                         if field_n[g]:
                             score += counts[g - first] / field_n[g]
-                    flagged = score / (last - first) > numerator / denominator - UNSURE
+                    flagged = score / instance_counted[instance] > numerator / denominator - UNSURE
                 if flagged and window_words[w]:
                     counts[f - first] -= new
                     kept[w] = 1

@@ -169,8 +169,8 @@ def measure(
 
 @njit(cache=True, nogil=True)
 def held(
-    instance: Any, rows: Any, instance_fields: Any, instance_short: Any, field_n: Any, field_common: Any,
-    field_total: Any, mode: Any, numerator: Any, denominator: Any,
+    instance: Any, rows: Any, instance_fields: Any, instance_counted: Any, instance_short: Any, field_n: Any,
+    field_common: Any, field_total: Any, mode: Any, numerator: Any, denominator: Any,
 ) -> Any:  # fmt: skip
     """Flags of an instance whose fields were measured into `rows`; 0 where the message does not hold it.
 
@@ -188,10 +188,10 @@ def held(
             n, common = field_n[first + f], np.int64(field_common[first + f])
             score += rows[f, 0] / n if n else 0.0
             kept += rows[f, 1] / (n - common) if n > common else 0.0
-        limit = numerator / denominator - UNSURE
-        if score / n_fields <= limit:
+        limit = (numerator / denominator - UNSURE) * instance_counted[instance]
+        if score <= limit:
             return 0
-        return EXACT | (CAPPED if kept / n_fields > limit else 0)
+        return EXACT | (CAPPED if kept > limit else 0)
     if mode == ANY and not instance_short[instance]:
         kept_windows = 0
         for f in range(n_fields):
@@ -208,7 +208,10 @@ def held(
         return EXACT | (CAPPED if kept_weight * denominator >= numerator * total else 0)
     kept_whole = True
     for f in range(n_fields):
-        if rows[f, 0] < field_n[first + f] or field_n[first + f] == 0:
+        n = field_n[first + f]
+        if n == 0 and instance_counted[instance] < n_fields:  # an empty field that is left out
+            continue
+        if rows[f, 0] < n or n == 0:
             return 0
         kept_whole &= rows[f, 5] > 0
     return SHORT if instance_short[instance] else EXACT | (CAPPED if kept_whole else 0)
@@ -274,7 +277,7 @@ def cover(
     bitmap5: Any, table5: Any, group5: Any, bitmap4: Any, table4: Any, group4: Any, bitmap3: Any, table3: Any,
     group3: Any, bitmap2: Any, table2: Any, group2: Any, bitmap1: Any, table1: Any, group1: Any,
     group_starts: Any, group_phrases: Any, phrase_starts: Any, phrase_words: Any, phrase_common: Any,
-    kept_starts: Any, kept_instance: Any, instance_fields: Any, instance_short: Any,
+    kept_starts: Any, kept_instance: Any, instance_fields: Any, instance_counted: Any, instance_short: Any,
     field_n: Any, field_windows: Any, field_common: Any, field_total: Any, span_starts: Any, common_before: Any,
     window_phrase: Any, window_from: Any, window_to: Any, window_weight: Any,
     mode: Any, numerator: Any, denominator: Any, phrase_hits: Any, most_hits: Any,
@@ -322,8 +325,8 @@ def cover(
             for field in range(first, last):
                 measure(field, state, stamp, field_windows, window_phrase, window_from, window_to, window_weight,
                         phrase_common, field_common, span_starts, common_before, rows[field - first])  # fmt: skip
-            flags = held(instance, rows, instance_fields, instance_short, field_n, field_common, field_total, mode,
-                         numerator, denominator)  # fmt: skip
+            flags = held(instance, rows, instance_fields, instance_counted, instance_short, field_n, field_common,
+                         field_total, mode, numerator, denominator)  # fmt: skip
             if not flags:
                 continue
             if counts[0] == out.shape[0] or counts[1] + last - first > out_fields.shape[0]:
@@ -361,8 +364,8 @@ def cover(
             if full:
                 break
             out[match, 5] = counts[2] - out[match, 4]
-            out_score[match, 0] = score / (last - first)
-            out_score[match, 1] = kept_score / (last - first)
+            out_score[match, 0] = score / instance_counted[instance]
+            out_score[match, 1] = kept_score / instance_counted[instance]
             out_score[match, 2] = n_shared / n_covered if n_covered else 0.0
             counts[0] += 1
         if full:  # this text again, in an emptier array

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from decontam.kernel.bits import rotate
 from decontam.kernel.jsonl import HIT
-from decontam.kernel.words import BACKSLASH, PRIME, STEP, U, rotate, tokenise
+from decontam.kernel.words import BACKSLASH, PRIME, STEP, U, tokenise
 
 STRETCH = 1 << 14  # bytes that are tokenised at a time, so that everything stays in the first caches
 CARRIED = 4  # words before a stretch that its first windows need
