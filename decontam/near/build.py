@@ -9,7 +9,8 @@ import numpy as np
 
 from decontam.near import kernel
 from decontam.near.index import NearIndex, encode
-from decontam.near.profiles import MAX_DF, MIN_SEEDS, WIDTH
+from decontam.near.profiles import MAX_DF, MIN_SEEDS, PROFILES, WIDTH
+from decontam.near.window import best_part
 from decontam.text import analyze
 from decontam.types import EvalSet
 
@@ -38,7 +39,15 @@ def build(evals: Sequence[EvalSet]) -> NearIndex:
     for (name, sample), is_few in zip(ids, few, strict=True):
         if is_few:
             uncovered[name].append(sample)
-    return NearIndex(arrays, {name: tuple(samples) for name, samples in uncovered.items()})
+    index = NearIndex(arrays, {name: tuple(samples) for name, samples in uncovered.items()})
+    _compile(index)
+    return index
+
+
+def _compile(index: NearIndex) -> None:
+    """Runs the compiled parts once, so that they are in numba's cache and no scan waits for them."""
+    index.find([""], PROFILES["default"])
+    best_part("ab", "ba", 0.0, [0])
 
 
 def _seeds(words: Sequence[Sequence[str]], texts: Sequence[str]) -> dict[str, Array]:

@@ -10,12 +10,13 @@ import threading
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from decontam.errors import DecontamError
-from decontam.near.profiles import Near, Profile
-from decontam.near.score import Shared, Words, score, shared_seeds
+from decontam.near.profiles import WIDTH, Near, Profile
+from decontam.near.score import Shared, Shingle, Words, score
 
 FORMAT = 1
 META = "meta.json"
@@ -137,15 +138,20 @@ class NearIndex:
 
     def _candidates(self, texts: Sequence[str], profile: Profile) -> Iterator[tuple[Words, Candidate]]:
         need = self._need(profile)
-        message, last = Words(""), -1
-        for m, text in self._hashed(texts, need):
-            if m != last:
-                message, last = Words(texts[m]), m
-            instance = self._words(text)
-            start, stop = self.arrays["place_starts"][text : text + 2].tolist()
-            shared = shared_seeds(instance, self.arrays["places"][start:stop].tolist(), message)
-            if len(shared) >= need[text]:  # else their hashes were equal and their words were not
-                yield message, Candidate(m, text, shared)
+        for m, pairs in groupby(self._hashed(texts, need), key=lambda pair: pair[0]):
+            message = Words(texts[m])
+            seeds = {text: self._seeds(text) for _, text in pairs}
+            places = message.places({shingle for own in seeds.values() for shingle in own})
+            for text, own in seeds.items():
+                shared = [Shared(at, *places[shingle]) for shingle, at in own.items() if shingle in places]
+                if len(shared) >= need[text]:  # else their hashes were equal and their words were not
+                    yield message, Candidate(m, text, shared)
+
+    def _seeds(self, text: int) -> dict[Shingle, int]:
+        """The seeds of a text, in order of their first places in it, and these places."""
+        words = self._words(text).words
+        start, stop = self.arrays["place_starts"][text : text + 2].tolist()
+        return {tuple(words[at : at + WIDTH]): at for at in self.arrays["places"][start:stop].tolist()}
 
     def _hashed(self, texts: Sequence[str], need: Any) -> Iterator[tuple[int, int]]:
         """Pairs (message, text) that share enough hashes of seeds, in order."""

@@ -31,7 +31,7 @@ def alphabet() -> tuple[Any, Any]:
     return separators, lower[: np.flatnonzero(lower != every)[-1] + 1].copy()
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def joined(a: Any, b: Any, c: Any) -> Any:
     """The hash of three words, from theirs."""
     h = (a * PRIME + b) * PRIME + c

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -42,12 +42,12 @@ class Words:
     def spans(self) -> list[tuple[int, int]]:
         return spans_of("pattern", self.text)
 
-    @cached_property
-    def shingles(self) -> dict[Shingle, tuple[int, int]]:
-        """The first and the last word at which each shingle begins."""
+    def places(self, sought: Container[Shingle]) -> dict[Shingle, tuple[int, int]]:
+        """The first and the last word at which each of these shingles begins."""
         places: dict[Shingle, tuple[int, int]] = {}
         for at, shingle in enumerate(zip(*(self.words[i:] for i in range(WIDTH)), strict=False)):
-            places[shingle] = (places[shingle][0] if shingle in places else at, at)
+            if shingle in sought:
+                places[shingle] = (places[shingle][0] if shingle in places else at, at)
         return places
 
     def span(self, start: int, stop: int) -> tuple[int, int]:
@@ -72,16 +72,6 @@ class Scored(NamedTuple):
     score: float
     train: tuple[int, int]
     eval: tuple[int, int]
-
-
-def shared_seeds(instance: Words, places: Sequence[int], message: Words) -> list[Shared]:
-    """The seeds of an instance, given by the words at which they begin, that the message owns."""
-    found = []
-    for own in places:
-        at = message.shingles.get(tuple(instance.words[own : own + WIDTH]))
-        if at is not None:
-            found.append(Shared(own, *at))
-    return found
 
 
 def score(instance: Words, message: Words, shared: Sequence[Shared], cutoff: float) -> Scored | None:

@@ -17,6 +17,7 @@ from numba import njit
 
 U = np.uint64
 ONE, ZERO, ALL = U(1), U(0), U(0xFFFFFFFFFFFFFFFF)
+NOTHING = np.int64(0)  # numba compiles a literal 0 as a type of its own
 SCALE = 1000  # a cut-off is a whole number of 1/1000 per cent
 
 
@@ -26,7 +27,7 @@ def best_part(a: str, b: str, cutoff: float, starts: Any) -> tuple[int, int] | N
     `starts` are places in `b` where it may begin; they save time and decide only among equals.
     """
     symbols = {c: i for i, c in enumerate(dict.fromkeys(a))}
-    known = np.full(ord(max(symbols)) + 2, len(symbols), np.int32)
+    known = np.full(ord(max(symbols)) + 2, len(symbols), np.uint32)
     known[[ord(c) for c in symbols]] = range(len(symbols))
     a_symbols, b_symbols = (known[np.minimum(_codes(text), known.size - 1)] for text in (a, b))
     start, stop = find_best(a_symbols, b_symbols, len(symbols), int(cutoff * SCALE), np.array(starts))
@@ -48,7 +49,7 @@ def find_best(a: Any, b: Any, n_symbols: Any, cutoff: Any, starts: Any) -> Any:
     need = (cutoff * n + whole - 1) // whole
     last = b.size - n
     best, best_start = climb(masks, b, n, state, starts, last)
-    s = 0
+    s = NOTHING
     while s <= last and best < n:
         wanted = max(need, best + 1)
         common, reached = common_from(masks, b, s, n, wanted, state)
@@ -79,7 +80,7 @@ def masks_of(a: Any, n_symbols: Any, words: Any) -> Any:
     return masks
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def advance(masks: Any, symbol: Any, state: Any) -> Any:
     """Takes in one more symbol of b; 1 when the longest common subsequence grew, else 0."""
     carry = ZERO
@@ -116,7 +117,7 @@ def climb(masks: Any, b: Any, n: Any, state: Any, starts: Any, last: Any) -> Any
     best, place = -1, 0
     for guess in starts:
         at = min(max(guess, 0), last)
-        common, _ = common_from(masks, b, at, n, 0, state)
+        common, _ = common_from(masks, b, at, n, NOTHING, state)
         if common > best:
             best, place = common, at
     step = max(1, n // 8)
@@ -124,7 +125,7 @@ def climb(masks: Any, b: Any, n: Any, state: Any, starts: Any, last: Any) -> Any
         moved = False
         for at in (place - step, place + step):
             if 0 <= at <= last:
-                common, _ = common_from(masks, b, at, n, 0, state)
+                common, _ = common_from(masks, b, at, n, NOTHING, state)
                 if common > best:
                     best, place, moved = common, at, True
                     break
