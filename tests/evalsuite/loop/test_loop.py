@@ -317,7 +317,7 @@ def test_a_loop_goes_on_only_with_the_gate_options_that_it_began_with(
     bench.recipe([{"name": "one", "options": steps(1), "gate": {"policy": "mine.yaml"}}])
     (bench.root / "mine.yaml").write_text("version: 1\n")
     bench.world.outcomes = {"step-1": "promote"}
-    monkeypatch.setattr("evalsuite.cli.loop.make_hooks", lambda options: bench.world.hooks)
+    monkeypatch.setattr("evalsuite.cli.loop.make_hooks", lambda options, recipe: bench.world.hooks)
     monkeypatch.setattr("evalsuite.loop.plan.find_trainer", bench.find)
 
     def call(*more: str) -> str:
@@ -375,6 +375,8 @@ def test_two_loops_do_not_work_in_one_folder(bench: Bench) -> None:
         ({"stages": []}, ["expected at least one"]),
         ({"keep": "promotd", "stages": [{"name": "a", "trainer": "list", "keep": "last 0"}]},
          ["keep: expected all, promoted or 'last N'", "did you mean 'promoted'?", "a.keep: expected all"]),
+        ({"decontam": {"rnu": True, "scan": "prompt"}},
+         ["did you mean 'run'?", "one.decontam.scan", "did you mean 'prompts'?"]),
     ],
 )  # fmt: skip
 def test_a_recipe_with_mistakes_is_refused_naming_each(
@@ -484,7 +486,7 @@ def test_the_command_runs_a_recipe_and_exits_with_what_it_came_to(
     bench = Bench(tmp_path)
     bench.recipe([{"name": "one", "options": steps(2)}])
     bench.world.outcomes = {"step-1": "block", "step-2": "promote"}
-    monkeypatch.setattr("evalsuite.cli.loop.make_hooks", lambda options: bench.world.hooks)
+    monkeypatch.setattr("evalsuite.cli.loop.make_hooks", lambda options, recipe: bench.world.hooks)
     monkeypatch.setattr("evalsuite.loop.plan.find_trainer", bench.find)
     arguments = [str(tmp_path / "recipe.yaml"), "--results", str(tmp_path / "results"), "--json"]
     done = CliRunner().invoke(command, arguments, standalone_mode=False)
