@@ -25,7 +25,6 @@ def eval_facts(index: Any, evals: Sequence[EvalSet], own: frozenset[int]) -> lis
     from decontam.report.facts import EvalFacts
 
     boilerplate = frozenset(index.meta["boilerplate_only"])
-    drops = bool(index.meta["drop_empty_fields"])
     all_sizes, all_uncommon = _sizes(index)
     facts, first = [], 0
     for each in evals:
@@ -35,9 +34,8 @@ def eval_facts(index: Any, evals: Sequence[EvalSet], own: frozenset[int]) -> lis
         unprotected: dict[str, list[int]] = {}
         for i, texts in enumerate(each.texts):
             number = first + i
-            kept = [j for j, text in enumerate(texts) if text or not drops] if None not in texts else []
-            sizes.append(_spread(all_sizes[number], kept, len(texts)))
-            uncommon.append(_spread(all_uncommon[number], kept, len(texts)))
+            sizes.append(all_sizes[number] or [0] * len(texts))  # a skipped instance has no fields in the index
+            uncommon.append(all_uncommon[number] or [0] * len(texts))
             if None in texts:
                 skipped.append(i)
             elif number not in own:
@@ -57,22 +55,10 @@ def _reason(texts: Sequence[str | None], sizes: Sequence[int], n: int) -> Reason
     return "empty field" if "" in texts else "own score"
 
 
-def _spread(values: Sequence[int], kept: Sequence[int], n: int) -> list[int]:
-    """Values of the kept fields at their places among all n, 0 elsewhere."""
-    spread = [0] * n
-    for place, value in zip(kept, values, strict=True):
-        spread[place] = value
-    return spread
-
-
 def _sizes(index: Any) -> tuple[list[list[int]], list[list[int]]]:
     """For each instance the positions of its fields, and of these the ones that no common window covers."""
-    import numpy as np
-
     first, n = index.arrays["instance_fields"], index.arrays["field_n"]
-    bits, common = index.arrays["field_bits"], np.bitwise_count(index.arrays["common_bits"]).astype(np.int64)
-    until = np.concatenate([[0], np.cumsum(common)])
-    left = n - (until[bits[1:]] - until[bits[:-1]])
+    left = n - index.arrays["field_common"]
     bounds = list(zip(first[:-1].tolist(), first[1:].tolist(), strict=True))
     return [n[a:b].tolist() for a, b in bounds], [left[a:b].tolist() for a, b in bounds]
 
