@@ -73,11 +73,12 @@ def _table(matrix: Matrix, cells: Sequence[Cell], numbers: Mapping[str, int]) ->
 
 
 def _row(matrix: Matrix, cell: Cell, number: int) -> str:
+    name = _text(cell.eval).replace("_", "_<wbr>")
     over = ' class="over"' if cell.action != "none" else ""
     instances = "".join(_share(cell.instance_share(way), marked=way == "exact") for way in matrix.ways)
     rows = "".join(_share(cell.row_share(way)) for way in matrix.ways)
     return (
-        f'<tr{over}><th class="left stick" scope="row"><a href="#eval-{number}">{_text(cell.eval)}</a> '
+        f'<tr{over}><th class="left stick" scope="row"><a href="#eval-{number}">{name}</a> '
         f"<small>{_text(cell.kind)}</small></th>"
         f"<td>{cell.instances['exact']:,} of {cell.n:,}</td>{instances}"
         f"<td>{cell.rows['exact']:,}</td>{rows}<td>{cell.unprotected:,}</td>"
@@ -122,8 +123,8 @@ def _evals(
 def _counts(cell: Cell) -> str:
     exact, capped = percent(cell.instance_share("exact")), percent(cell.instance_share("capped"))
     return (
-        f"{cell.instances['exact']:,} instances ({exact} %; with the cap {capped} %) in {cell.rows['exact']:,} rows "
-        f"({percent(cell.row_share('exact'))} %)"
+        f"{_several(cell.instances['exact'], 'instance')} ({exact} %; with the cap {capped} %) in "
+        f"{_several(cell.rows['exact'], 'row')} ({percent(cell.row_share('exact'))} %)"
     )
 
 
@@ -134,8 +135,7 @@ def _group(name: Group, chosen: Chosen, cards: Sequence[str]) -> Iterator[str]:
         yield more
         return
     said = "held only through common phrases" if name == "boilerplate" else "only near-duplicates"
-    noun = "instance" if chosen.n_instances == 1 else "instances"
-    yield f"<details><summary>{chosen.n_instances:,} {noun} {said}</summary>"
+    yield f"<details><summary>{_several(chosen.n_instances, 'instance')} {said}</summary>"
     yield from cards
     yield f"{more}</details>"
 
@@ -145,9 +145,13 @@ def _rest(name: Group, chosen: Chosen) -> str:
     instances = chosen.n_instances - len(chosen.matches)
     matches = chosen.n_matches - chosen.n_instances
     where = "near.jsonl" if name == "near" else "matches.jsonl"
-    said = [f"{instances:,} more instances"] if instances else []
-    said += [f"{matches:,} further matches of these instances"] if matches else []
+    said = [_several(instances, "more instance")] if instances else []
+    said += [f"{matches:,} more matches of these instances"] if matches else []
     return f"Not shown: {' and '.join(said)}; see {where}." if said else ""
+
+
+def _several(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def _card(match: Match, both: tuple[list[Passage], list[Passage]]) -> str:

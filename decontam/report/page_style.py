@@ -23,14 +23,14 @@ a { color: inherit; }
 .outcome.over { border-color: var(--over); }
 .scroll { overflow-x: auto; margin: 1rem 0 .4rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th, td { padding: .3rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; vertical-align: bottom; }
 .left { text-align: left; }
 tbody th { font-weight: 400; }
 th small { color: var(--soft); }
-th.group { text-align: left; padding-left: 2rem; }
+th.group { text-align: left; padding-left: 1.5rem; }
 thead tr:first-child th { border-bottom: 0; padding-bottom: 0; }
-.stick { position: sticky; left: 0; background: var(--paper); min-width: 9rem; max-width: 24rem; white-space: normal;
+.stick { position: sticky; left: 0; background: var(--paper); min-width: 11rem; max-width: 24rem; white-space: normal;
   overflow-wrap: anywhere; }
 .data { margin-top: 1.4rem; }
 tbody tr:hover > * { background: var(--band); }

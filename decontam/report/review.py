@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SIDE_BY_SIDE = 100  # columns from which both texts fit beside each other
 MARKED = "black on yellow"
+RAISED = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹˒")
 KEYS = "n next   p previous   a accept (it is real)   r reject (chance)   w why   q quit"
 ACTIONS = {"\r": "n", "\n": "n", " ": "n", "\x1b[C": "n", "\x1b[B": "n", "\x1b[D": "p", "\x1b[A": "p"}
 STOPS = ("q", "\x03", "\x04", "\x1b", "")
@@ -234,7 +235,7 @@ def _side(name: str, passages: Sequence[Passage]) -> Text:
         text.append(("\n\n" if i else "") + visible(title) + "\n", "dim")
         for piece in passage.pieces:
             if piece.runs:
-                text.append(",".join(map(str, piece.runs)), "dim")
+                text.append(",".join(map(str, piece.runs)).translate(RAISED), "dim")
             text.append(visible_lines(piece.text), MARKED if piece.runs else None)
             text.append(_cut(piece), "dim italic")
     return text

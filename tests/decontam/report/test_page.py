@@ -15,7 +15,7 @@ from tests.decontam.report.world import Texts, eval_set, facts, match, near, sca
 HOSTILE = '<script>alert(1)</script> & "quotes" </div></details> \x1b[31m \u202e'
 TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "h4", "p", "b", "div", "table", "thead"}
 TAGS |= {"tbody", "tr", "th", "td", "small", "a", "section", "article", "header", "mark", "sup", "span", "details"}
-TAGS |= {"summary", "ul", "li"}
+TAGS |= {"summary", "ul", "li", "wbr"}
 ATTRIBUTES = {"lang", "charset", "http-equiv", "content", "name", "class", "colspan", "scope", "href", "id"}
 
 
@@ -36,7 +36,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attributes}
-        if tag != "meta":
+        if tag not in ("meta", "wbr"):
             self.stack.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -98,7 +98,7 @@ def test_hits_that_the_cap_acquits_are_folded(tmp_path: Path) -> None:
     assert "one-1" in found.hidden()
     assert "one-1" not in found.text()
     assert "one-2" in found.text(), "an instance with a match that stays is not boilerplate"
-    assert "Not shown: 1 further matches of these instances; see matches.jsonl." in found.hidden()
+    assert "Not shown: 1 more matches of these instances; see matches.jsonl." in found.hidden()
 
 
 def test_text_of_safety_evals_waits_to_be_opened(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_cell_shows_the_best_match_of_so_many_instances_and_counts_the_rest(tm
     found = page(tmp_path, scan([each], [shard(rows)]), messages(*["m"] * 41), shown=3)
     shown = re.findall(r"one-(\d+) · data/train.jsonl, row (\d+)", found.text())
     assert shown == [("29", "40"), ("28", "28"), ("27", "27")]
-    assert "Not shown: 27 more instances and 1 further matches of these instances; see matches.jsonl." in found.text()
+    assert "Not shown: 27 more instances and 1 more matches of these instances; see matches.jsonl." in found.text()
 
 
 def test_near_duplicates_are_folded_and_those_of_exact_matches_left_out(tmp_path: Path) -> None:
