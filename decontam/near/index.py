@@ -78,6 +78,7 @@ class NearIndex:
         try:
             meta = json.loads((folder / META).read_text(encoding="utf-8"))
             told = (meta["format"], meta["unicode"])
+            expected = {name: int(meta["bytes"][name]) for name in ARRAYS}
             sizes = {name: (folder / f"{name}.npy").stat().st_size for name in ARRAYS}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DecontamError(
@@ -90,9 +91,9 @@ class NearIndex:
                 f"{unicodedata.unidata_version}; rebuild with --rebuild-index"
             )
         for name, size in sizes.items():
-            if size != meta["bytes"][name]:
+            if size != expected[name]:
                 raise DecontamError(
-                    f"{folder}/{name}.npy: {size} bytes, expected {meta['bytes'][name]}; rebuild with --rebuild-index"
+                    f"{folder}/{name}.npy: {size} bytes, expected {expected[name]}; rebuild with --rebuild-index"
                 )
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
         return NearIndex(arrays, {name: tuple(ids) for name, ids in meta["uncovered"].items()})

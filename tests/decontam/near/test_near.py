@@ -144,7 +144,7 @@ def near_copies(draw: st.DrawFn, texts: list[str]) -> str:
     return draw(LINES).join(parts)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_pairs_and_scores_are_those_of_the_specification(data: st.DataObject) -> None:
     texts = list(dict.fromkeys([*data.draw(st.lists(LINES, max_size=6)), *TEXTS]))
