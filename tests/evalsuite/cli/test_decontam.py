@@ -189,11 +189,9 @@ def test_a_copied_question_is_found_by_its_sample_id_and_every_reader_takes_the_
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DECONTAM_CACHE", str(tmp_path / "cache"))
-    rows = [
-        {"question": f"A farmer has {i} hens and {i + 3} geese in the yard. How many birds does he feed?",
-         "answer": f"#### {2 * i + 3}"}
-        for i in range(40)
-    ]  # fmt: skip
+    # Each eight tokens hold the number, so that no question carries another one.
+    asked = "On farm {0} there are {0} hens and {0} geese in yard {0}, so how many birds are on farm {0}?"
+    rows = [{"question": asked.format(i), "answer": f"#### {2 * i}"} for i in range(40)]
     write_repo(tmp_path / "data", "openai/gsm8k", {"main": {"train": rows[:8], "test": rows}})
     texts = ["Write a short poem about the sea and the wind in the evening."] * 50
     texts[7] = rows[5]["question"]
