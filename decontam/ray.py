@@ -64,7 +64,7 @@ def _got(ray: Any, ready: Any) -> Outcome:
     try:
         found: Outcome = ray.get(ready)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
+        raise error.cause or error from None
     except ray.exceptions.RayError as error:
         raise DecontamError(f"the cluster lost a task {RETRIES} times ({type(error).__name__}); go on later") from error
     return found

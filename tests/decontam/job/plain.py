@@ -64,14 +64,13 @@ class Plain:
         ]
         sizes = [len(field) for fields in words for field in fields]
         first = np.cumsum([0, *(len(fields) for fields in words)])
-        bits = np.arange(len(sizes) + 1)
         arrays = {
             "instance_fields": first,
+            "instance_short": np.zeros(len(words), np.uint8),
             "field_n": np.array(sizes),
-            "field_bits": bits,
-            "common_bits": np.zeros(len(sizes), np.uint64),
+            "field_common": np.zeros(len(sizes), np.int64),
         }
-        meta = {"boilerplate_only": [], "drop_empty_fields": False}
+        meta = {"boilerplate_only": []}
         return SimpleNamespace(words=words, arrays=arrays, meta=meta, rule=SimpleNamespace(n=1))
 
     def scan(

@@ -155,14 +155,14 @@ def test_twenty_broken_rows_are_named_and_the_others_counted(tmp_path: Path, cac
 
 
 def test_a_compressed_file_cut_short_is_read_up_to_there(tmp_path: Path, cache: Path) -> None:
-    whole = gzip.compress(write_rows(tmp_path / "a.jsonl", 5000).read_bytes(), mtime=0)
+    whole = gzip.compress(write_rows(tmp_path / "a.jsonl", 5000, every=500).read_bytes(), mtime=0)
     (tmp_path / "b.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    done = scan(make_job([tmp_path / "b.jsonl.gz"], cache, sums(1), limit=0.999), tmp_path / "out")
+    done = scan(make_job([tmp_path / "b.jsonl.gz"], cache, limit=0.5), tmp_path / "out")
     [data] = read(tmp_path / "out" / "summary.json")["datasets"]
     assert 0 < data["rows"] < 5000
     assert not data["complete"]
     assert "b.jsonl.gz" in data["why"][0]
-    assert done.exit == 1  # its one instance stands before that place
+    assert done.exit == 3
 
 
 def test_selectors_that_fit_no_row_are_refused_with_the_fields_there_are(tmp_path: Path, cache: Path) -> None:
