@@ -71,7 +71,10 @@ def command(
     if sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown"):
         from rich.console import Console
 
-        run(session, Console(highlight=False), click.getchar)
+        from decontam.report.keys import keys
+
+        with keys() as read_key:
+            run(session, Console(highlight=False), read_key)
         return
     for part in printed(session, opened=opened):
         print_safely(part)

@@ -230,15 +230,19 @@ def typed(out: Path, keys: str) -> str:
     program = [sys.executable, "-c", "from decontam.cli.review import command; command()", str(out)]
     with subprocess.Popen(program, stdin=follower, stdout=follower, stderr=follower, env=environment) as child:
         os.close(follower)
-        shown, left, last = "", list(keys), time.monotonic()
-        while child.poll() is None and time.monotonic() - last < 30:
+        shown, left, end = "", keys, time.monotonic() + 60
+        while child.poll() is None and time.monotonic() < end:
             if select.select([leader], [], [], 0.2)[0]:
                 try:
                     shown += os.read(leader, 1 << 16).decode(errors="replace")
                 except OSError:
                     break
-            elif left and "q quit" in shown:  # a screen is drawn and waits
-                os.write(leader, left.pop(0).encode())
-        assert child.wait(timeout=10) == 0, shown
+            if left and "q quit" in shown:  # all keys at once: what is typed ahead must not be lost
+                os.write(leader, left.encode())
+                left = ""
+        try:
+            assert child.wait(timeout=10) == 0, shown
+        finally:
+            child.kill()
     os.close(leader)
     return shown
