@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
-from decontam.clean.change import Change, Path, Tag, tags_of
+from decontam.clean.change import Change, Path, Tag, changed, tags_of, tree
 from decontam.clean.spans import MASK, Span, cut, hidden, is_empty, merge, widened
 from decontam.errors import BrokenRow, DecontamError
 
@@ -103,11 +103,10 @@ def _masked(
     written: dict[Path, str] = {}
     empty: list[int] = []
     for turn, text in sorted(texts.items()):
-        own = [hit for hit in hits if hit.turn == turn]
-        runs = merge(span for hit in own for span in hit.spans)
+        runs = _runs(text, [hit for hit in hits if hit.turn == turn], way, still_held)
         if way.most_cuts and len(runs) > way.most_cuts:
             return Change(drop=f"more than {way.most_cuts} places to cut")
-        cuts = _cuts(text, own, runs, way, still_held)
+        cuts = widened(runs, len(text), way.window, way.min_slice)
         if is_empty(text, cuts):
             empty.append(turn)
         for part in select.locate(row, turn):
@@ -117,14 +116,15 @@ def _masked(
     return _without(row, empty, select, written) if empty else Change(texts=written)
 
 
-def _cuts(text: str, hits: Sequence[Hit], runs: list[Span], way: Way, still_held: StillHeld) -> list[Span]:
-    """All that must go from a message. A scan places each window where it first occurs, so a text that stands in a
+def _runs(text: str, hits: Sequence[Hit], way: Way, still_held: StillHeld) -> list[Span]:
+    """All that evals hold of a message. A scan places each window where it first occurs, so a text that stands in a
     message twice shows its second self only when the first is masked."""
+    runs = merge(span for hit in hits for span in hit.spans)
     for _ in range(MOST_ROUNDS):
         cuts = widened(runs, len(text), way.window, way.min_slice)
         left = [] if is_empty(text, cuts) else still_held(hidden(text, cuts), hits)
         if not left:
-            return cuts
+            return runs
         runs = merge([*runs, *left])
     return [(0, len(text))]
 
@@ -136,7 +136,8 @@ def _inside(cuts: Sequence[Span], start: int, stop: int) -> list[Span]:
 
 def _without(row: Mapping[str, Any], turns: Sequence[int], select: Selection, texts: Mapping[Path, str]) -> Change:
     """Takes the exchanges of those turns out of the row's conversation. The row goes where there is no such thing: a
-    plain field, a text before the first user turn, several conversations that belong together, no user turn left."""
+    plain field, a text before the first user turn, several conversations that belong together, no user turn left; and
+    where a selector such as "the first user turn" would then pick a text that no scan has seen."""
     removed: dict[Path, set[int]] = {}
     for turn in turns:
         parts = select.locate(row, turn)
@@ -154,7 +155,11 @@ def _without(row: Mapping[str, Any], turns: Sequence[int], select: Selection, te
         if not any(i not in gone and _role(m) in USERS for i, m in enumerate(_value(row, path))):
             return Change(drop="no user turn left")
     kept = {p: t for p, t in texts.items() if not any(_is_below(p, path, gone) for path, gone in removed.items())}
-    return Change(texts=kept, removed={path: frozenset(gone) for path, gone in removed.items()})
+    change = Change(texts=kept, removed={path: frozenset(gone) for path, gone in removed.items()})
+    seen = {message.text for message in select.messages(changed(row, tree(Change(texts=texts))))}
+    if not seen.issuperset(message.text for message in select.messages(changed(row, tree(change)))):
+        return Change(drop="another turn would be matched")
+    return change
 
 
 def _place(row: Mapping[str, Any], path: Path) -> tuple[Path, int] | None:

@@ -82,6 +82,12 @@ def test_where_no_turn_can_be_taken_out_the_row_goes(row: dict[str, Any], select
     assert outcome(row, [hit(turn)], "drop-turn", [select]).drop == why
 
 
+def test_a_row_goes_where_a_turn_that_was_never_scanned_would_become_the_one_that_is() -> None:
+    first, all_of_them = ["messages[role=user][0].content"], USERS
+    assert outcome(roles("uaua"), [hit(0)], "drop-turn", first).drop == "another turn would be matched"
+    assert not outcome(roles("uaua"), [hit(0)], "drop-turn", all_of_them).drop
+
+
 def test_turns_of_a_sharegpt_conversation() -> None:
     row = {"conversations": [{"from": who, "value": str(i)} for i, who in enumerate(["human", "gpt"] * 2)]}
     change = outcome(row, [hit(0)], "drop-turn", ["conversations[from=human].value"])
