@@ -50,7 +50,9 @@ class Matcher:
         self.native = self.rule.analyzer == "pattern"  # the gate can read raw JSON
         a = index.arrays
         self._separators, self._lower = separator_table(self.rule.analyzer), lower_table(self.rule.analyzer)
-        self._gate = [array for n in ORDERS for array in (a[f"gate_bits{n}"], a[f"gate{n}"])]
+        self._gate = [a[f"gate{part}{n}"] for n in ORDERS for part in ("_bits", "", "_number")]
+        self._gate += [a[name] for name in ("gate_starts", "gate_phrase", "gate_place")]
+        self._gate += [a[name] for name in ("phrase_starts", "phrase_words", "word_hashes")]
         self._known = [
             *(a[name] for name in ("vocab_table", "vocab_ids", "vocab_starts", "vocab_text")),
             *(a[f"{kind}{n}"] for n in (5, 4, 3, 2, 1) for kind in ("bitmap", "table", "group")),

@@ -217,20 +217,28 @@ def _gate(found: dict[str, Any], rule: Rule) -> dict[str, Array]:
     )  # fmt: skip
     windows = np.flatnonzero(kept)
     chosen, orders = np.zeros(windows.size, np.uint64), np.zeros(windows.size, np.int64)
-    table = np.zeros(power_above(max(2, 2 * windows.size)), np.uint64)
+    served, places = np.zeros(windows.size, np.int64), np.zeros(windows.size, np.int64)
+    room = power_above(max(2, 2 * windows.size))
+    table, numbers = np.zeros(room, np.uint64), np.zeros(room, np.int64)
     count = choose_keys(
-        windows, phrase, found["phrase_starts"], found["phrase_words"], found["word_hashes"], table, chosen, orders
-    )
+        windows, phrase, found["phrase_starts"], found["phrase_words"], found["word_hashes"], table, numbers, chosen,
+        orders, served, places,
+    )  # fmt: skip
     by_phrase = windows[np.argsort(phrase[windows], kind="stable")]
-    counts = np.bincount(phrase[by_phrase], minlength=_n_phrases(found))
+    owned = np.bincount(phrase[by_phrase], minlength=_n_phrases(found))
     made: dict[str, Array] = {
-        "kept_starts": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        "kept_starts": np.concatenate([[0], np.cumsum(owned)]).astype(np.int64),
         "kept_instance": instance[by_phrase].astype(np.uint32),
     }
+    # What a key must stand in: each phrase that it serves, once.
+    whole = np.unique(np.stack([served, phrase[windows], places], axis=1), axis=0)
+    made["gate_starts"] = np.searchsorted(whole[:, 0], np.arange(count + 1)).astype(np.int64)
+    made["gate_phrase"], made["gate_place"] = whole[:, 1].astype(np.uint32), whole[:, 2].astype(np.uint32)
     for n in ORDERS:
-        keys = np.unique(chosen[:count][orders[:count] == n])
-        made[f"gate{n}"] = table_of(keys)[0]
-        made[f"gate_bits{n}"] = bitmap_of(keys, GATE_BITS)
+        of_order = np.flatnonzero(orders[:count] == n)
+        made[f"gate{n}"], at = table_of(chosen[of_order])
+        made[f"gate_number{n}"] = of_order.astype(np.uint32)[at] if at.size else at
+        made[f"gate_bits{n}"] = bitmap_of(chosen[of_order], GATE_BITS)
     made["gate_counts"] = np.array([phrase.size, windows.size, count], np.int64)
     return made
 

@@ -110,11 +110,14 @@ def key_of(word_hashes: Any, phrase_words: Any, last: Any, n: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def choose_keys(windows: Any, window_phrase: Any, phrase_starts: Any, phrase_words: Any, word_hashes: Any, table: Any,
-                chosen: Any, orders: Any) -> Any:  # fmt: skip
+def choose_keys(
+    windows: Any, window_phrase: Any, phrase_starts: Any, phrase_words: Any, word_hashes: Any, table: Any, numbers: Any,
+    chosen: Any, orders: Any, served: Any, places: Any,
+) -> Any:  # fmt: skip
     """Writes keys and their number of words so that each of `windows`, in order of text, holds one; how many.
 
     The last run of a window is taken, as it serves the windows after it; a run that is taken already serves too.
+    served[i] is the number of the key of windows[i], places[i] the place in its phrase of the last word of the key.
     """
     count = 0
     mask = U(table.size - 1)
@@ -122,23 +125,22 @@ def choose_keys(windows: Any, window_phrase: Any, phrase_starts: Any, phrase_wor
         phrase = window_phrase[windows[i]]
         first, stop = phrase_starts[phrase], phrase_starts[phrase + 1]
         n = KEY_WORDS[min(5, stop - first)]
-        served = False
-        key = U(0)
+        found = False
+        slot = U(0)
         for last in range(first + n - 1, stop):
             key = key_of(word_hashes, phrase_words, last, n)
             slot = (key >> U(20)) & mask
             while table[slot] and table[slot] != key:
                 slot = (slot + U(1)) & mask
+            places[i] = last - first
             if table[slot]:
-                served = True
+                found = True
                 break
-        if not served:
-            slot = (key >> U(20)) & mask
-            while table[slot]:
-                slot = (slot + U(1)) & mask
-            table[slot] = key
+        if not found:  # the slot is the empty one where the last run belongs
+            table[slot], numbers[slot] = key, count
             chosen[count], orders[count] = key, n
             count += 1
+        served[i] = numbers[slot]
     return count
 
 

@@ -1,8 +1,9 @@
 """The gate: which lines or messages hold a word window that a flagged message must hold.
 
 Of every instance's windows enough are kept that no message can be flagged without one of them (see index.gate); each
-kept window is known by one run of five words in it, or three, two, one where its phrase is short. So a text without a
-key cannot be flagged, and what the gate passes is judged exactly later.
+kept window is known by a key, one run of five words in it, or three, two, one where its phrase is short. Where a key
+stands, the hashes of a whole phrase that it serves must stand too. So a text that does not pass cannot be flagged, and
+what the gate passes is judged exactly later.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from decontam.kernel.jsonl import HIT
 from decontam.kernel.words import BACKSLASH, PRIME, STEP, U, tokenise
 
 STRETCH = 1 << 14  # bytes that are tokenised at a time, so that everything stays in the first caches
-CARRIED = 4  # words before a stretch that its first windows need
+CARRIED = 16  # words before a stretch that its first phrases may begin with
 ORDERS = (5, 3, 2, 1)  # words in a key
 
 
@@ -70,25 +71,83 @@ def sieve(keys: Any, first: Any, n: Any, bitmap: Any, left: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
+def stands(
+    hashes: Any, last: Any, n: Any, more: Any, number: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
+    phrase_starts: Any, phrase_words: Any, word_hashes: Any,
+) -> Any:  # fmt: skip
+    """Whether a phrase of the key `number`, whose last word is word `last`, may stand there whole.
+
+    With `more` there are words before the first and after the n-th that are not at hand; they are taken to fit.
+    """
+    for e in range(gate_starts[number], gate_starts[number + 1]):
+        phrase = np.int64(gate_phrase[e])
+        first = phrase_starts[phrase]
+        size = phrase_starts[phrase + 1] - first
+        at = last - np.int64(gate_place[e])
+        if at < 0 or at + size > n:
+            if more:
+                return True
+            continue
+        equal = True
+        for w in range(size):
+            if hashes[at + w] != word_hashes[phrase_words[first + w]]:
+                equal = False
+                break
+        if equal:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
 def mark(
-    hashes: Any, begins: Any, first: Any, n: Any, order: Any, bitmap: Any, table: Any, keys: Any, left: Any,
-    starts: Any, line: Any, n_lines: Any, status: Any,
+    hashes: Any, begins: Any, first: Any, n: Any, more: Any, order: Any, bitmap: Any, table: Any, numbers: Any,
+    gate_starts: Any, gate_phrase: Any, gate_place: Any, phrase_starts: Any, phrase_words: Any, word_hashes: Any,
+    keys: Any, left: Any, starts: Any, line: Any, n_lines: Any, status: Any,
 ) -> None:  # fmt: skip
-    """Sets HIT on the lines, from `line` on, in which a window of `order` words ends whose key is in the table."""
+    """Sets HIT on the lines, from `line` on, that hold a phrase by a key of `order` words."""
+    if not table.size:
+        return
+    first = min(n, max(first, order - 1))
     keys_of(hashes, first, n, order, keys)
     for c in range(sieve(keys, first, n, bitmap, left)):
-        j = left[c]
-        if in_table(table, keys[j]) < 0:
+        j = np.int64(left[c])
+        slot = in_table(table, keys[j])
+        if slot < 0:
             continue
         while line + 1 < n_lines and starts[line + 1] <= begins[j]:
             line += 1
-        status[line] |= HIT
+        if not status[line] & HIT and stands(
+            hashes, j, n, more, np.int64(numbers[slot]), gate_starts, gate_phrase, gate_place, phrase_starts,
+            phrase_words, word_hashes,
+        ):  # fmt: skip
+            status[line] |= HIT
+
+
+@njit(cache=True, nogil=True)
+def mark_all(
+    hashes: Any, begins: Any, first: Any, n: Any, more: Any,
+    bitmap5: Any, table5: Any, numbers5: Any, bitmap3: Any, table3: Any, numbers3: Any, bitmap2: Any, table2: Any,
+    numbers2: Any, bitmap1: Any, table1: Any, numbers1: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
+    phrase_starts: Any, phrase_words: Any, word_hashes: Any,
+    keys: Any, left: Any, starts: Any, line: Any, n_lines: Any, status: Any,
+) -> None:  # fmt: skip
+    """The same for keys of all orders."""
+    mark(hashes, begins, first, n, more, 5, bitmap5, table5, numbers5, gate_starts, gate_phrase, gate_place,
+         phrase_starts, phrase_words, word_hashes, keys, left, starts, line, n_lines, status)  # fmt: skip
+    mark(hashes, begins, first, n, more, 3, bitmap3, table3, numbers3, gate_starts, gate_phrase, gate_place,
+         phrase_starts, phrase_words, word_hashes, keys, left, starts, line, n_lines, status)  # fmt: skip
+    mark(hashes, begins, first, n, more, 2, bitmap2, table2, numbers2, gate_starts, gate_phrase, gate_place,
+         phrase_starts, phrase_words, word_hashes, keys, left, starts, line, n_lines, status)  # fmt: skip
+    mark(hashes, begins, first, n, more, 1, bitmap1, table1, numbers1, gate_starts, gate_phrase, gate_place,
+         phrase_starts, phrase_words, word_hashes, keys, left, starts, line, n_lines, status)  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
 def gate_lines(
     buf: Any, end: Any, separators: Any, lower: Any, starts: Any, n_lines: Any, status: Any,
-    bitmap5: Any, table5: Any, bitmap3: Any, table3: Any, bitmap2: Any, table2: Any, bitmap1: Any, table1: Any,
+    bitmap5: Any, table5: Any, numbers5: Any, bitmap3: Any, table3: Any, numbers3: Any, bitmap2: Any, table2: Any,
+    numbers2: Any, bitmap1: Any, table1: Any, numbers1: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
+    phrase_starts: Any, phrase_words: Any, word_hashes: Any,
     gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any,
 ) -> Any:  # fmt: skip
     """Sets HIT on the raw JSON lines of buf[:end] that hold a key. Returns 0, or the room the scratch arrays need."""
@@ -107,14 +166,11 @@ def gate_lines(
         n = tokenise(buf, i, stop, True, separators, lower, gaps, side, hashes, begins, ends, CARRIED)
         while line + 1 < n_lines and starts[line + 1] <= i:
             line += 1
-        if table5.size:
-            mark(hashes, begins, CARRIED, n, 5, bitmap5, table5, keys, left, starts, line, n_lines, status)
-        if table3.size:
-            mark(hashes, begins, CARRIED, n, 3, bitmap3, table3, keys, left, starts, line, n_lines, status)
-        if table2.size:
-            mark(hashes, begins, CARRIED, n, 2, bitmap2, table2, keys, left, starts, line, n_lines, status)
-        if table1.size:
-            mark(hashes, begins, CARRIED, n, 1, bitmap1, table1, keys, left, starts, line, n_lines, status)
+        mark_all(
+            hashes, begins, CARRIED, n, True, bitmap5, table5, numbers5, bitmap3, table3, numbers3, bitmap2, table2,
+            numbers2, bitmap1, table1, numbers1, gate_starts, gate_phrase, gate_place, phrase_starts, phrase_words,
+            word_hashes, keys, left, starts, line, n_lines, status,
+        )  # fmt: skip
         for k in range(CARRIED):
             hashes[k], begins[k] = hashes[n - CARRIED + k], begins[n - CARRIED + k]
         i = stop
@@ -124,7 +180,9 @@ def gate_lines(
 @njit(cache=True, nogil=True)
 def gate_texts(
     buf: Any, text_starts: Any, text_stops: Any, separators: Any, lower: Any, passed: Any,
-    bitmap5: Any, table5: Any, bitmap3: Any, table3: Any, bitmap2: Any, table2: Any, bitmap1: Any, table1: Any,
+    bitmap5: Any, table5: Any, numbers5: Any, bitmap3: Any, table3: Any, numbers3: Any, bitmap2: Any, table2: Any,
+    numbers2: Any, bitmap1: Any, table1: Any, numbers1: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
+    phrase_starts: Any, phrase_words: Any, word_hashes: Any,
     gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any,
 ) -> Any:  # fmt: skip
     """passed[t] = HIT for the decoded texts that hold a key. Returns 0, or the room the scratch arrays need."""
@@ -134,13 +192,9 @@ def gate_texts(
         if stop - start + 1 > gaps.size:
             return stop - start + 1
         n = tokenise(buf, start, stop, False, separators, lower, gaps, side, hashes, begins, ends, 0)
-        state = passed[t : t + 1]
-        if table5.size:
-            mark(hashes, begins, min(4, n), n, 5, bitmap5, table5, keys, left, one, 0, 1, state)
-        if table3.size:
-            mark(hashes, begins, min(2, n), n, 3, bitmap3, table3, keys, left, one, 0, 1, state)
-        if table2.size:
-            mark(hashes, begins, min(1, n), n, 2, bitmap2, table2, keys, left, one, 0, 1, state)
-        if table1.size:
-            mark(hashes, begins, 0, n, 1, bitmap1, table1, keys, left, one, 0, 1, state)
+        mark_all(
+            hashes, begins, 0, n, False, bitmap5, table5, numbers5, bitmap3, table3, numbers3, bitmap2, table2,
+            numbers2, bitmap1, table1, numbers1, gate_starts, gate_phrase, gate_place, phrase_starts, phrase_words,
+            word_hashes, keys, left, one, 0, 1, passed[t : t + 1],
+        )  # fmt: skip
     return 0
