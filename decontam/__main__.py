@@ -28,10 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _tell(error.format_message(), 2)
     except (KeyboardInterrupt, click.Abort):
         return _tell("stopped; the same command goes on", 3)
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has seen enough; keep the interpreter from complaining at exit.
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
-        return 0
+    except SystemExit as ended:
+        # Told to raise, click exits with 1 only where the reader of a pipe (head, less) has seen enough.
+        return 0 if ended.code == 1 else int(ended.code or 0)
     except Exception:
         traceback.print_exc()
         return _tell("this is a bug in decontam; the lines above say where", 70)

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -275,10 +276,8 @@ def scan(
         finished = run(job, out or _default_out(job), _runner(workers, ray), watching, strict=strict, fresh=fresh)
     finally:
         watching.close()
-    if as_json:
-        click.echo(finished.verdict, nl=False)
-    else:
-        click.echo(matrix_text(finished.matrix, _width()), nl=False)
+    with suppress(BrokenPipeError):  # who has seen enough may go; the exit code is the verdict
+        click.echo(finished.verdict if as_json else matrix_text(finished.matrix, _width()), nl=False)
     return finished.exit
 
 

@@ -36,7 +36,7 @@ def test_without_ray_the_command_to_install_it_is_told(monkeypatch: pytest.Monke
     assert caught.value.exit_code == 2
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A cluster of a head without cores for work and two nodes, with this process as its driver."""
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install evalsuite[ray]")
@@ -74,10 +74,12 @@ class Dying(Plain):
 
 
 class Refusing(Plain):
-    """A scanner that finds fault with the data."""
+    """A scanner that finds fault with training data."""
 
     def scan(self, index: Any, selection: Any, shard: Shard, options: Options) -> Any:
-        raise DecontamError(f"{shard.file}: no column")
+        if shard.path.endswith("a.jsonl"):
+            raise DecontamError(f"{shard.file}: no column")
+        return super().scan(index, selection, shard, options)
 
 
 @pytest.mark.slow
