@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     Integers = NDArray[np.int64]
 
+ROOM = 1 << 22  # bytes of lines put together at a time
 BATCH = 1 << 14  # rows: a batch of lines stays far below the 2 GiB of one Arrow string column
 FLAGS = ((EXACT, "exact"), (CAPPED, "capped"), (SHORT, "short"))
 _UNSAFE_IN_JSON = r'[\x00-\x1f"\\]'
@@ -61,7 +62,8 @@ def write_matches(out: BinaryIO, shards: Sequence[ShardTables], evals: Sequence[
     for shard in shards:
         for batch in _batches(shard.matches):
             n += batch.num_rows
-            out.write(_bytes(_match_lines(batch, shard, known, rule)))
+            for lines in _match_lines(batch, shard, known, rule):
+                out.write(lines)
     return n
 
 
@@ -78,8 +80,8 @@ def write_near(out: BinaryIO, shards: Sequence[ShardTables], evals: Sequence[Eva
 
 def chosen_lines(shard: ShardTables, places: Sequence[int], known: Known, rule: str) -> list[str]:
     """The lines of a few matches, by their place in the shard's table, in the order asked."""
-    lines: list[str] = _match_lines(shard.matches.take(places).combine_chunks(), shard, known, rule).to_pylist()
-    return lines
+    found = b"".join(_match_lines(shard.matches.take(places).combine_chunks(), shard, known, rule))
+    return [line + "\n" for line in found.decode().split("\n")[:-1]]
 
 
 def chosen_near_lines(shard: ShardTables, places: Sequence[int], known: Known) -> list[str]:
@@ -100,30 +102,71 @@ def _batches(table: Any) -> Iterator[Any]:
         yield table.slice(start, BATCH).combine_chunks()
 
 
-def _match_lines(batch: Any, shard: ShardTables, known: Known, rule: str) -> Any:
+def _match_lines(batch: Any, shard: ShardTables, known: Known, rule: str) -> Iterator[bytes]:
+    """The lines of a batch, by the kernel: a scan of boilerplate has hundreds of thousands."""
     import numpy as np
     import pyarrow as pa
 
-    instances = batch["inst"].to_numpy().astype(np.int64)
-    flags = pa.array([json_text([name for bit, name in FLAGS if value & bit]) for value in range(8)])
-    return _joined(
-        *_head(batch, shard, known, instances),
-        ',"score":',
-        _floats(batch["score"].to_numpy()),
-        ',"covered":[',
-        _of_sizes(batch["covered"], instances, known, known.sizes),
-        '],"capped_score":',
-        _floats(batch["capped_score"].to_numpy()),
-        ',"capped":[',
-        _of_sizes(batch["capped"], instances, known, known.uncommon),
-        '],"flags":',
-        flags.take(pa.array(batch["flags"].to_numpy() & 7)),
-        f',"rule":{json_text(rule)},"common_share":',
-        _floats(batch["common_share"].to_numpy()),
-        ',"runs":[',
-        _runs(batch["runs"], instances, known),
-        "]}\n",
-    )
+    from decontam.kernel.lines import match_lines
+
+    def column(name: str) -> Any:
+        return np.ascontiguousarray(_whole(batch[name]).to_numpy(zero_copy_only=False))
+
+    def literal(text: str) -> Any:
+        return np.frombuffer(text.encode(), np.uint8)
+
+    scores, place = np.unique([column(n) for n in ("score", "capped_score", "common_share")], return_inverse=True)
+    score, capped_score, share = np.ascontiguousarray(place.reshape(3, -1))
+    covered, per_field = _flat(batch["covered"])
+    capped, same = _flat(batch["capped"])
+    instances = column("inst").astype(np.int64)
+    if (per_field != known.n_fields[instances]).any() or (per_field != same).any():
+        raise ValueError("a match table counts more or fewer fields than its instance has")
+    runs, per_run = _flat(batch["runs"])
+    texts = [
+        literal(f'{{"dataset":{json_text(shard.dataset)},"file":{json_text(shard.file)},'),
+        literal(f',"rule":{json_text(rule)}'),
+        column("row") + shard.first_row,
+        *_packed(_ids(batch["id"])),
+        column("turn"),
+        column("where"),
+        *_packed(pa.array([json_text(word) for word in WHERE])),
+        instances,
+        *_packed(known.names),
+        known.first_field,
+        known.sizes,
+        known.uncommon,
+        *_packed(known.field_names),
+        *_packed(pa.array([repr(each) for each in scores.tolist()], pa.string())),
+        score,
+        capped_score,
+        share,
+        column("flags") & 7,
+        *_packed(pa.array([json_text([name for bit, name in FLAGS if value & bit]) for value in range(8)])),
+        covered.to_numpy(),
+        capped.to_numpy(),
+        np.concatenate([[0], np.cumsum(per_field)]),
+        np.ascontiguousarray(runs.to_numpy().reshape(-1, 6)),
+        np.concatenate([[0], np.cumsum(per_run // 6)]),
+    ]
+    out = np.empty(ROOM, np.uint8)
+    first = 0
+    while first < batch.num_rows:
+        size, following = match_lines(first, *texts, out)
+        if following == first:
+            out = np.empty(2 * out.size, np.uint8)
+        yield out[:size].tobytes()
+        first = following
+
+
+def _packed(texts: Any) -> tuple[Any, Any]:
+    """The bytes of a string array and where each text starts and stops in them."""
+    import numpy as np
+
+    texts = _whole(texts)
+    _, offsets, data = texts.buffers()
+    places = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    return np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8), places
 
 
 def _near_lines(batch: Any, shard: ShardTables, known: Known) -> Any:
@@ -177,46 +220,6 @@ def _ids(column: Any) -> Any:
     return pc.fill_null(_joined('"', column, '"'), "null")
 
 
-def _of_sizes(column: Any, instances: Integers, known: Known, sizes: Integers) -> Any:
-    """`[c,n],[c,n]` with one pair a field."""
-    import numpy as np
-    import pyarrow as pa
-
-    values, lengths = _flat(column)
-    if (lengths != known.n_fields[instances]).any():
-        raise ValueError("a match table counts more or fewer fields than its instance has")
-    starts = np.cumsum(lengths) - lengths
-    place = np.repeat(known.first_field[instances] - starts, lengths) + np.arange(len(values))
-    return _listed(_joined("[", _text(values), ",", _text(pa.array(sizes[place])), "]"), lengths)
-
-
-def _runs(column: Any, instances: Integers, known: Known) -> Any:
-    """`{"train":[a,b],"field":name,"eval":[a,b],"k":n}` for each run of each match."""
-    import numpy as np
-    import pyarrow as pa
-
-    values, lengths = _flat(column)
-    lengths = lengths // 6
-    train_from, train_to, field, eval_from, eval_to, k = values.to_numpy().reshape(-1, 6).T
-    place = np.repeat(known.first_field[instances], lengths) + field
-    each = _joined(
-        '{"train":[',
-        _text(pa.array(train_from)),
-        ",",
-        _text(pa.array(train_to)),
-        '],"field":',
-        known.field_names.take(pa.array(place)),
-        ',"eval":[',
-        _text(pa.array(eval_from)),
-        ",",
-        _text(pa.array(eval_to)),
-        '],"k":',
-        _text(pa.array(k)),
-        "}",
-    )
-    return _listed(each, lengths)
-
-
 def _flat(column: Any) -> tuple[Any, Integers]:
     """(all values of a column of lists, the length of each list)."""
     import numpy as np
@@ -224,16 +227,6 @@ def _flat(column: Any) -> tuple[Any, Integers]:
 
     column = _whole(column)
     return column.flatten(), pc.list_value_length(column).to_numpy().astype(np.int64)
-
-
-def _listed(texts: Any, lengths: Integers) -> Any:
-    """Texts joined by commas, `lengths` of them at a time."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), texts), ",")
 
 
 def _floats(values: NDArray[np.float64]) -> Any:
