@@ -106,8 +106,7 @@ def janitor_python(texts: dict[str, str], _: Path) -> Scan:
 def janitor_cpp(texts: dict[str, str], _: Path) -> Scan:
     """lm-eval's Janitor with its C++ n-grams. Its `clean_cpp` takes every n-gram for a dirty one; here it looks first.
 
-    The extension cuts long words in the middle of a character, which Python then refuses: such texts take the Python
-    path.
+    The extension cuts long words within a character, which Python then refuses: both sides go in as ASCII.
     """
     import janitor_util
     from lm_eval.decontamination.janitor import Janitor
@@ -115,19 +114,17 @@ def janitor_cpp(texts: dict[str, str], _: Path) -> Scan:
     janitor = Janitor(minimum_slice_length=0)
     dirty = janitor.dirt_ngrams
     for text in texts.values():
-        try:
-            janitor.register_contaminant_cpp(text)
-        except UnicodeDecodeError:
-            janitor.register_contaminant_python(text)
+        janitor.register_contaminant_cpp(_ascii(text))
 
     def clean(text: str) -> list[str]:
-        try:
-            found = janitor_util.clean_ngram_with_indices(text, string.punctuation, janitor.ngram_n)
-        except UnicodeDecodeError:
-            return list(janitor.clean_python(text))
+        found = janitor_util.clean_ngram_with_indices(_ascii(text), string.punctuation, janitor.ngram_n)
         return list(janitor._split_chunks(text, [part for part in found if part[0] in dirty]))
 
     return partial(_cleaned, clean)
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode()
 
 
 def _cleaned(clean: Callable[[str], Sequence[str]], rows: Iterator[Row]) -> Hits:
