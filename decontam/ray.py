@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from decontam.job.local import Runner
 
 RETRIES = 5  # of a task whose worker or machine is lost; doing a piece twice is harmless
+CONNECT_S = 10
 AHEAD = 2  # tasks handed over for each core of the cluster, so that none waits for work
 
 
@@ -49,6 +51,7 @@ def _connected(address: str) -> Any:
     except ImportError as error:
         raise DecontamError("ray is not installed; pip install evalsuite[ray]") from error
     if not ray.is_initialized():
+        _knock(address)
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             ray.init(address=address, **quiet)
@@ -57,6 +60,17 @@ def _connected(address: str) -> Any:
                 raise DecontamError(f"--ray {address}: no cluster answers there ({error})") from error
             ray.init(**quiet)  # none runs here: one of this machine
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raises DecontamError when nobody is at HOST:PORT; ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise DecontamError(f"--ray {address}: nobody answers there ({error}); see: ray status") from error
 
 
 def _got(ray: Any, ready: Any) -> Outcome:

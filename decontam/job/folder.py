@@ -17,7 +17,6 @@ SHARDS = "shards"
 MANIFEST = "manifest.json"
 EVALS = "evals.jsonl"
 REVIEW = "review.jsonl"  # what people decided about matches: never ours to take away
-LOG = "log.jsonl"  # timings: the one file that two runs of a job do not share
 REPORTS = (
     "matches.jsonl",
     "near.jsonl",
@@ -54,7 +53,7 @@ def begun(out: Path) -> bool:
     if (out / MANIFEST).is_file():
         return True
     # A scan that --fresh had begun to clear away leaves reports, but then beside its shards.
-    ours = {_LOCK, EVALS, SHARDS, *((*REPORTS, CLEAN_IDS, LOG, REVIEW) if (out / SHARDS).is_dir() else ())}
+    ours = {_LOCK, EVALS, SHARDS, *((*REPORTS, CLEAN_IDS, REVIEW) if (out / SHARDS).is_dir() else ())}
     foreign = sorted(path.name for path in out.iterdir() if path.name not in ours)
     if foreign:
         raise DecontamError(
@@ -66,7 +65,7 @@ def begun(out: Path) -> bool:
 def clear(out: Path) -> None:
     """Takes away what a scan wrote, the manifest first, and leaves what people decided."""
     with told(out):
-        ours = [out / name for name in (MANIFEST, *reversed(REPORTS), EVALS, LOG)]
+        ours = [out / name for name in (MANIFEST, *reversed(REPORTS), EVALS)]
         ours += [p for folder in (SHARDS, CLEAN_IDS) for p in sorted((out / folder).glob("*"))]
         for path in ours:
             path.unlink(missing_ok=True)

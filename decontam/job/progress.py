@@ -49,7 +49,7 @@ class _Count:
     n_rows: int = 0
     n_matches: int = 0
     n_broken: int = 0
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
 
     def add(self, done: Done, on_disk: int) -> None:
         self.reached += on_disk

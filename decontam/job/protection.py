@@ -26,7 +26,6 @@ def eval_facts(index: Any, evals: Sequence[EvalSet], own: frozenset[int]) -> lis
 
     boilerplate = frozenset(index.meta["boilerplate_only"])
     all_sizes, all_uncommon = _sizes(index)
-    short = index.arrays["instance_short"]  # found as a whole by --short, which does not make the rule protect them
     facts, first = [], 0
     for each in evals:
         sizes: list[list[int]] = []
@@ -40,8 +39,7 @@ def eval_facts(index: Any, evals: Sequence[EvalSet], own: frozenset[int]) -> lis
             if None in texts:
                 skipped.append(i)
             elif number not in own:
-                why = "short" if short[number] else _reason(texts, sizes[-1], index.rule.n)
-                unprotected.setdefault(why, []).append(i)
+                unprotected.setdefault(_reason(texts, sizes[-1], index.rule.n), []).append(i)
             if number in boilerplate:
                 unprotected.setdefault("boilerplate only", []).append(i)
         facts.append(EvalFacts(each, sizes, uncommon, skipped, dict(sorted(unprotected.items()))))

@@ -66,7 +66,6 @@ class Plain:
         first = np.cumsum([0, *(len(fields) for fields in words)])
         arrays = {
             "instance_fields": first,
-            "instance_short": np.zeros(len(words), np.uint8),
             "field_n": np.array(sizes),
             "field_common": np.zeros(len(sizes), np.int64),
         }

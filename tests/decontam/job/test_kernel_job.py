@@ -1,0 +1,90 @@
+"""Jobs of the real scanner: rows keep their numbers in every format, and what cannot be protected is what is listed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from decontam.evals import eval_set, unprotected
+from decontam.job.protection import eval_facts, own_matches
+from decontam.job.work import KERNEL
+from decontam.rules import find_rule
+from decontam.types import EvalSet
+from tests.decontam.job.plain import make_job, scan, sums, tree, write_rows
+
+REPORTS = ("matches.jsonl", "verdict.json", "matrix.tsv", "clean_ids/sums.txt")
+
+
+def written(folder: Path, form: str, rows: list[dict[str, Any]]) -> Path:
+    """The rows as a file of that format, in parts of 40 rows where it has parts."""
+    path = folder / f"data.{form}"
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if form == "jsonl":
+        path.write_bytes(text)
+    elif form == "jsonl.gz":
+        path.write_bytes(gzip.compress(text, mtime=0))
+    elif form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=40)
+    else:
+        with pa.ipc.new_file(path, pa.Table.from_pylist(rows).schema) as writer:
+            writer.write_table(pa.Table.from_pylist(rows), max_chunksize=40)
+    return path
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "parquet", "arrow"])
+def test_rows_keep_their_numbers_in_every_format(tmp_path: Path, form: str) -> None:
+    rows = [json.loads(line) for line in write_rows(tmp_path / "a.jsonl", 200).read_text().splitlines()]
+    data = written(tmp_path, form, rows)
+    scan(make_job([data], tmp_path / "cache", scanner=KERNEL), tmp_path / "out")
+    lines = (tmp_path / "out" / "matches.jsonl").read_text().splitlines()
+    # Questions differ in two numbers, so a row holds its own whole and its neighbours by more than half.
+    best = {match["row"]: match["instance"] for match in map(json.loads, lines) if match["score"] == 1.0}
+    assert best == {10 * i: str(i) for i in range(20)}
+    n_shards = sum(name.endswith(".arrow") for name in tree(tmp_path / "out"))
+    assert n_shards == 1 if form == "jsonl.gz" else n_shards >= 5
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_and_shards_change_no_report(tmp_path: Path, workers: int) -> None:
+    data = write_rows(tmp_path / "a.jsonl", 300)
+    scan(make_job([data], tmp_path / "cache", scanner=KERNEL, shard_bytes=1 << 20), tmp_path / "one", 1)
+    scan(make_job([data], tmp_path / "cache", scanner=KERNEL, shard_bytes=900), tmp_path / "many", workers)
+    for name in (*REPORTS, "report.html", "summary.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes(), name
+
+
+def mixed() -> list[EvalSet]:
+    texts = [
+        "Far too short",
+        "Don't or won't, can't or shan't, isn't or aren't: I've, we've, they've, you've",  # windows end inside words
+        "A long enough question about nothing at all, and who wants to know?",
+        "What is 2+2",
+        "",
+    ]
+    two = [{"passage": "", "question": texts[2]}, {"passage": texts[2], "question": texts[0]}, {"question": texts[2]}]
+    return [
+        eval_set("one", [{"question": text} for text in texts]),
+        eval_set("two", two, ["passage", "question"]),
+        sums(3),
+    ]
+
+
+@pytest.mark.parametrize("rule", ["tulu3", "fixed-8", "any-8", "gpt3-13", "idf", "exact"])
+def test_what_a_scan_of_own_texts_misses_is_what_the_reference_says(tmp_path: Path, rule: str) -> None:
+    evals = mixed()
+    settings = {"cap": 50, "short": False, "near": False, "drop_empty_fields": False}
+    folder = KERNEL.build(evals, find_rule(rule), cache=tmp_path, **settings)
+    facts = eval_facts(KERNEL.open(folder), evals, own_matches(KERNEL, folder, evals))
+    mine = {
+        f.eval.name: {f.eval.ids[i]: why for why, found in f.unprotected.items() for i in found if why[0] != "b"}
+        for f in facts
+    }
+    theirs = unprotected(evals, find_rule(rule))
+    assert mine == {name: {each.id: each.reason for each in listed} for name, listed in theirs.items()}
+    assert [f.skipped for f in facts] == [[], [2], []]

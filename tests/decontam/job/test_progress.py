@@ -1,0 +1,71 @@
+"""What a person sees of a job, and how many threads it takes."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from decontam.job import progress as progress_module
+from decontam.job import usable_cores
+from decontam.job.plan import make_plan
+from decontam.job.progress import Lines, Live
+from decontam.job.work import Done
+from decontam.types import Shard, ShardCounts
+from tests.decontam.job.plain import make_job, write_rows
+
+
+def done(number: int, n_broken: int = 0) -> Done:
+    shard = Shard(number, "a", "a.jsonl", "a.jsonl", "jsonl", 0, 10)
+    return Done(shard, ShardCounts(n_rows=1000, n_bytes=30_000_000, n_broken=n_broken), 7)
+
+
+def test_plain_lines_come_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    out = io.StringIO()
+    lines = Lines(out, every_s=30)
+    lines.planned(total_bytes=100_000_000, n_shards=4, n_reused=1, reused_bytes=10_000_000)
+    for number, at in ((1, 110.0), (2, 140.0), (3, 145.0)):
+        now[0] = at
+        lines.scanned(done(number, n_broken=number == 3), on_disk=30_000_000)
+    assert out.getvalue().splitlines() == [
+        "4 shards, 100.0 MB, 1 done before",
+        # 60 MB in 40 s; 70 of 100 MB on the disk are through, 60 of them in these 40 s: the other 30 take 20
+        "3/4 shards, 1.5 MB/s, 2,000 rows, 14 matches, 20 s left",
+        "4/4 shards, 2.0 MB/s, 3,000 rows, 21 matches, 1 broken",
+    ]
+
+
+def test_a_terminal_sees_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    live = Live()
+    live.planned(total_bytes=100, n_shards=2, n_reused=1, reused_bytes=50)
+    live.scanned(done(1), on_disk=50)
+    live.close()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "1 of 2 shards were done before" in printed.err
+    assert "100%" in printed.err
+    assert "1,000 rows" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "cores"),
+    [("max 100000", 4), ("150000 100000", 2), ("20000 100000", 1), (None, 4)],
+)
+def test_threads_are_as_many_as_cores_and_no_more_than_the_container_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpu_max: str | None, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 4, 5})
+    if cpu_max is not None:
+        (tmp_path / "cpu.max").write_text(cpu_max)
+    assert usable_cores(tmp_path) == cores
+
+
+def test_the_bytes_of_all_shards_are_those_of_the_files(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "a.jsonl", 100)
+    plan = make_plan(make_job([data], tmp_path / "cache"))
+    assert len(plan.shards) > 3
+    assert sum(plan.on_disk().values()) == data.stat().st_size
