@@ -89,7 +89,7 @@ def spend(command: Sequence[str], environment: Mapping[str, str] | None = None, 
         if process.returncode not in allowed:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
-            raise RuntimeError(f"{' '.join(command[:6])} …: exit {process.returncode}: {(lines or ['no message'])[-1]}")
+            raise RuntimeError(f"{' '.join(command[:6])} …: exit {process.returncode}: {' | '.join(lines[-3:])}")
     return Cost(used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024)
 
 
