@@ -256,6 +256,7 @@ def scan(
 
     if profile is not None and not near_dup:
         raise DecontamError("--profile is about near-duplicates; add --near-dup")
+    runner = _runner(workers, ray)  # first: a cluster that does not answer is told before an index is built
     watching = Silent() if quiet else observer()
     try:
         job = prepare(
@@ -273,7 +274,7 @@ def scan(
             rebuild=rebuild_index,
             say=watching.say,
         )
-        finished = run(job, out or _default_out(job), _runner(workers, ray), watching, strict=strict, fresh=fresh)
+        finished = run(job, out or _default_out(job), runner, watching, strict=strict, fresh=fresh)
     finally:
         watching.close()
     with suppress(BrokenPipeError):  # who has seen enough may go; the exit code is the verdict
