@@ -13,7 +13,7 @@ from decontam.index import Index
 from decontam.index.arrays import MODES
 from decontam.kernel import PADDING
 from decontam.kernel.cover import CAPPED, EXACT, UNSURE, cover
-from decontam.kernel.gate import ORDERS, gate_lines, gate_texts
+from decontam.kernel.gate import ORDERS, gate_lines, gate_spans, gate_texts
 from decontam.kernel.jsonl import lines
 from decontam.kernel.tables import lower_table, separator_table
 from decontam.text import spans_of, words_of
@@ -56,20 +56,20 @@ class Matcher:
         self._known = [
             *(a[name] for name in ("vocab_table", "vocab_ids", "vocab_starts", "vocab_text")),
             *(a[f"{kind}{n}"] for n in (5, 4, 3, 2, 1) for kind in ("bitmap", "table", "group")),
-            *(a[name] for name in ("group_starts", "group_phrases", "phrase_starts", "phrase_words", "phrase_common")),
-            *(a[name] for name in ("kept_starts", "kept_instance", "instance_fields", "instance_counted")),
-            a["instance_short"],
-            *(a[name] for name in ("field_n", "field_windows", "field_common", "field_total", "span_starts")),
-            *(a[name] for name in ("common_before", "window_phrase", "window_from", "window_to", "window_weight")),
+            *(a[name] for name in ("group_starts", "group_phrases", "group_ends", "phrase_starts", "phrase_words")),
+            *(a[name] for name in ("phrase_common", "kept_starts", "kept_instance", "instances", "fields")),
+            *(a[name] for name in ("common_before", "window_phrase", "window_weight")),
         ]
-        n_phrases, n_instances = a["phrase_starts"].size - 1, a["instance_short"].size
+        n_phrases, n_instances = a["phrase_starts"].size - 1, len(a["instances"])
         self._hits = np.zeros(n_phrases if most_hits else 0, np.int32)
         most_fields = int(np.diff(a["instance_fields"]).max(initial=1))
-        self._state = [np.zeros(n_phrases, np.int64), np.zeros(1, np.int64), np.zeros(n_phrases, np.int64)]
+        self._state = [np.zeros(n_phrases, np.int64), np.zeros(1, np.int64), np.zeros((n_phrases, 3), np.int64)]
         self._state += [np.zeros(n_instances, np.int64), np.zeros(n_instances, np.int64)]
         self._state.append(np.zeros((max(1, most_fields), 6), np.int64))
         self._lines: list[Array] = [np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8)]
-        self._needs = needs_arrays(())
+        self._lines.append(np.zeros((0, 3), np.int64))
+        self._spans = self._lines[3]
+        self.expect(())
         self._words_room(1 << 16)
         self._matches_room(1 << 14)
 
@@ -84,30 +84,41 @@ class Matcher:
         self._out = [np.zeros((room, 6), np.int64), np.zeros((room, 3)), np.zeros((4 * room, 7), np.int64)]
         self._out.append(np.zeros((8 * room, 5), np.int32))
 
-    def expect(self, needs: Sequence[Need]) -> None:
-        """What raw lines must show of their keys before they may stay unparsed."""
-        self._needs = needs_arrays(needs)
+    def expect(self, needs: Sequence[Need], *, apart: bool = False) -> None:
+        """What raw lines must show of their keys before they may stay unparsed.
+
+        `apart` says that all texts are strings of the keys that the needs name: the gate then reads nothing else.
+        """
+        self._needs, self._apart = needs_arrays(needs), apart
+        leaves = [need for need in needs if '"' in need.follow and not need.value]
+        self._choosing = len(leaves) == 1 and sum(bool(need.value) for need in needs) == 1
 
     def lines(self, buf: Array, length: int) -> tuple[Array, Array, Array]:
         """Start, stop and status (see kernel.jsonl) of each line of a block that is not blank."""
-        n = -1
-        while n < 0:
-            n = lines(buf, length, *self._needs, *self._lines)
-            if n < 0:
-                room = max(1 << 16, 2 * self._lines[0].size)
-                self._lines = [np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.uint8)]
-        starts, stops, status = self._lines
+        counts = np.zeros(2, np.int64)
+        while not lines(buf, length, *self._needs, self._choosing, *self._lines, counts):
+            room = max(1 << 16, 2 * self._lines[0].size)
+            self._lines = [np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.uint8)]
+            self._lines.append(np.zeros((room, 3), np.int64))
+        n, n_spans = counts
+        starts, stops, status, spans = self._lines
+        self._spans = spans[:n_spans]
         return starts[:n], stops[:n], status[:n]
 
     def gate_lines(self, buf: Array, length: int, starts: Array, status: Array) -> None:
-        """Marks the lines of a raw block that a flagged message could stand in."""
+        """Marks the lines of a raw block that a flagged message could stand in; `lines` was the last call."""
         if not status.size:
             return
-        while room := gate_lines(
-            buf, length, self._separators, self._lower, starts, status.size, status, *self._gate,
-            self._gaps, self._hashes, self._begins, self._ends, self._keys, self._left, self._side,
-        ):  # fmt: skip
-            self._words_room(room)
+        scratch = (self._separators, self._lower, starts, status.size, status, *self._gate)
+        room = 1
+        while room:
+            words = (self._gaps, self._hashes, self._begins, self._ends, self._keys, self._left, self._side)
+            if self._apart:
+                room = gate_spans(buf, self._spans, *scratch, *words)
+            else:
+                room = gate_lines(buf, length, *scratch, *words)
+            if room:
+                self._words_room(room)
 
     def gate_texts(self, buf: Array, starts: Array, stops: Array) -> Array:
         """Indices of the decoded texts that could be flagged."""

@@ -88,7 +88,9 @@ class _Scan:
     def lines(self) -> None:
         from decontam.inputs import TruncatedInput, read_blocks
 
-        self.matcher.expect(self.selection.needs or ())
+        # Texts below any key are in no string that the needs name.
+        apart = self.raw and not any(path.below for group in self.selection.groups for path in group.paths)
+        self.matcher.expect(self.selection.needs or (), apart=apart)
         try:
             for block in read_blocks(self.shard):
                 self._block(block.data, block.length, block.offset)

@@ -21,8 +21,16 @@ from decontam.types import EvalSet, Field
 
 Array = np.ndarray[Any, Any]
 MODES = {"coverage": COVERAGE, "any": ANY, "idf": IDF, "whole": WHOLE}
-LEFT_OUT = ("window_field", "window_instance")
-GATE_BITS = 1 << 22  # of the gate's bitmap at most
+LEFT_OUT = (
+    "window_field",
+    "window_instance",
+    "window_from",
+    "window_to",
+    "field_windows",
+    "instance_short",
+    "field_total",
+)
+GATE_BITS = 1 << 23  # of the gate's bitmap at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +59,24 @@ def arrays_of(
     found |= _words(found.pop("vocabulary"), rule)
     found |= _phrase_tables(found)
     found |= _gate(found, rule)
-    for name in ("phrase", "from", "to"):
-        found[f"window_{name}"] = found[f"window_{name}"].astype(np.uint32)
+    found |= _rows(found)
+    found["window_phrase"] = found["window_phrase"].astype(np.uint32)
+    if rule.score != "idf":
+        found["window_weight"] = np.zeros(0, np.int64)
     return {name: array for name, array in found.items() if name not in LEFT_OUT}
+
+
+def _rows(found: dict[str, Any]) -> dict[str, Array]:
+    """What the kernel asks of a field, and of an instance, in one place each (see kernel.cover for the columns)."""
+    windows, spans, first = found["field_windows"], found["span_starts"], found["instance_fields"]
+    fields = np.zeros((found["field_n"].size, 8), np.int64)  # a cache line each
+    columns = (windows[:-1], windows[1:], found["field_n"], found["field_common"], found["field_total"], spans[:-1])
+    for number, column in enumerate(columns):
+        fields[:, number] = column
+    instances = np.zeros((first.size - 1, 4), np.int64)
+    for number, column in enumerate((first[:-1], first[1:], found["instance_counted"], found["instance_short"])):
+        instances[:, number] = column
+    return {"fields": fields, "instances": instances}
 
 
 def read_instances(evals: Sequence[EvalSet], rule: Rule, *, short: bool, drop_empty_fields: bool) -> Instances:
@@ -201,6 +224,8 @@ def _phrase_tables(found: dict[str, Any]) -> dict[str, Array]:
         n_members += of_order.size
     made["group_starts"] = np.concatenate(group_starts)
     made["group_phrases"] = np.concatenate(group_phrases).astype(np.uint32)
+    ends = words[starts[1:][made["group_phrases"]] - 1].astype(np.uint64)
+    made["group_ends"] = size[made["group_phrases"]].astype(np.uint64) << np.uint64(32) | ends
     return made
 
 

@@ -18,6 +18,11 @@ from decontam.kernel.words import HIGHS, MASKS, U, lower8, slow_word, tokenise
 COVERAGE, ANY, IDF, WHOLE = 0, 1, 2, 3
 UNSURE = 1e-9  # distance from the threshold within which a mean over several fields is decided by exact fractions
 EXACT, CAPPED, SHORT = 1, 2, 4  # bits of a match's flags
+LOW32 = U(0xFFFFFFFF)
+# Columns of `fields`: first window and the one after the last, positions, common positions, weight, first position
+# among all. Columns of `instances`: first field and the one after the last, fields that count, whether it is short.
+WINDOWS, SIZE, COMMON, TOTAL, SPANS = 0, 2, 3, 4, 5
+FIRST, COUNTED, BRIEF = 0, 2, 3
 
 
 @njit(cache=True, nogil=True)
@@ -74,13 +79,13 @@ def word_ids(
 @njit(cache=True, nogil=True)
 def find_phrases(
     ids: Any, keys: Any, left: Any, order: Any, hashes: Any, n: Any, bitmap: Any, table: Any, group: Any,
-    group_starts: Any, group_phrases: Any, phrase_starts: Any, phrase_words: Any,
+    group_starts: Any, group_phrases: Any, group_ends: Any, phrase_starts: Any, phrase_words: Any,
     state: Any, stamp: Any, phrase_hits: Any, most_hits: Any, found: Any, n_found: Any,
 ) -> Any:  # fmt: skip
     """Adds each phrase whose first `order` words are a window of the message, where it stands first; the new number.
 
-    state[phrase] becomes stamp << 32 | index of its first word. With `most_hits` a phrase counts in so many messages
-    only, as in an Elasticsearch that returns so many hits.
+    A row of `found` is phrase, index of its first word, number of words; state[phrase] becomes stamp << 32 | row. With
+    `most_hits` a phrase counts in so many messages only, as in an Elasticsearch that returns so many hits.
     """
     if not table.size:
         return n_found
@@ -94,15 +99,16 @@ def find_phrases(
         at = last - order + 1
         g = np.int64(group[slot])
         for m in range(group_starts[g], group_starts[g + 1]):
+            # Phrases that begin alike are many where boilerplate ends: most differ in length or last word already.
+            size = np.int64(group_ends[m] >> U(32))
+            if at + size > n or ids[at + size - 1] != np.int64(group_ends[m] & LOW32):
+                continue
             phrase = np.int64(group_phrases[m])
             if state[phrase] >> 32 == stamp:
                 continue
             first = phrase_starts[phrase]
-            size = phrase_starts[phrase + 1] - first
-            if at + size > n:
-                continue
             equal = True
-            for w in range(size):
+            for w in range(size - 1):
                 if ids[at + w] != phrase_words[first + w]:
                     equal = False
                     break
@@ -112,8 +118,8 @@ def find_phrases(
                 phrase_hits[phrase] += 1
                 if phrase_hits[phrase] > most_hits:
                     continue
-            state[phrase] = (stamp << 32) | at
-            found[n_found] = phrase
+            state[phrase] = (stamp << 32) | n_found
+            found[n_found, 0], found[n_found, 1], found[n_found, 2] = phrase, at, size
             n_found += 1
     return n_found
 
@@ -135,105 +141,113 @@ def characters(buf: Any, start: Any, begins: Any, ends: Any, n: Any, froms: Any,
 
 @njit(cache=True, nogil=True)
 def measure(
-    field: Any, state: Any, stamp: Any, field_windows: Any, window_phrase: Any, window_from: Any, window_to: Any,
-    window_weight: Any, phrase_common: Any, field_common: Any, span_starts: Any, common_before: Any, row: Any,
+    field: Any, state: Any, stamp: Any, fields: Any, window_phrase: Any, window_weight: Any, phrase_common: Any,
+    common_before: Any, row: Any,
 ) -> None:  # fmt: skip
     """What the found phrases cover of a field, into row[:6]: positions, positions by uncommon windows, positions that
-    are common, weight, weight of uncommon windows, matching uncommon windows."""
+    are common, weight, weight of uncommon windows, matching uncommon windows.
+
+    The windows of a field begin at its positions 0, 1, 2, …
+    """
     covered, uncommon, shared, weight, kept_weight, n_kept = 0, 0, 0, 0, 0, 0
     upto, kept_upto = 0, 0
-    base = span_starts[field]
-    has_common = field_common[field] > 0
-    for w in range(field_windows[field], field_windows[field + 1]):
+    first, last, n, base = fields[field, WINDOWS], fields[field, WINDOWS + 1], fields[field, SIZE], fields[field, SPANS]
+    width = n - (last - first) + 1
+    has_common = fields[field, COMMON] > 0
+    weighted = window_weight.size > 0
+    for w in range(first, last):
         phrase = np.int64(window_phrase[w])
         if state[phrase] >> 32 != stamp:
             continue
-        start, stop = np.int64(window_from[w]), np.int64(window_to[w])
+        start = w - first
+        stop = start + width
         a = max(start, upto)
         covered += stop - a
         upto = stop
-        weight += window_weight[w]
+        if weighted:
+            weight += window_weight[w]
         if has_common:
             shared += np.int64(common_before[base + stop]) - np.int64(common_before[base + a])
-        if phrase_common[phrase]:
-            continue
+            if phrase_common[phrase]:
+                continue
         a = max(start, kept_upto)
         uncommon += stop - a
         kept_upto = stop
-        kept_weight += window_weight[w]
         n_kept += 1
+        if weighted:
+            kept_weight += window_weight[w]
         if has_common:
             uncommon -= np.int64(common_before[base + stop]) - np.int64(common_before[base + a])
     row[0], row[1], row[2], row[3], row[4], row[5] = covered, uncommon, shared, weight, kept_weight, n_kept
 
 
 @njit(cache=True, nogil=True)
-def held(
-    instance: Any, rows: Any, instance_fields: Any, instance_counted: Any, instance_short: Any, field_n: Any,
-    field_common: Any, field_total: Any, mode: Any, numerator: Any, denominator: Any,
-) -> Any:  # fmt: skip
+def held(instance: Any, rows: Any, instances: Any, fields: Any, mode: Any, numerator: Any, denominator: Any) -> Any:
     """Flags of an instance whose fields were measured into `rows`; 0 where the message does not hold it.
 
     The mean of several fields that is within UNSURE of the threshold is flagged: fractions decide it later.
     """
-    first, n_fields = instance_fields[instance], instance_fields[instance + 1] - instance_fields[instance]
-    if mode == COVERAGE and not instance_short[instance]:
+    first, n_fields = instances[instance, FIRST], instances[instance, FIRST + 1] - instances[instance, FIRST]
+    counted, short = instances[instance, COUNTED], instances[instance, BRIEF]
+    if mode == COVERAGE and not short:
         if n_fields == 1:
-            n, common = field_n[first], np.int64(field_common[first])
+            n, common = fields[first, SIZE], fields[first, COMMON]
             if rows[0, 0] * denominator <= numerator * n:
                 return 0
             return EXACT | (CAPPED if rows[0, 1] * denominator > numerator * (n - common) else 0)
         score, kept = 0.0, 0.0
         for f in range(n_fields):
-            n, common = field_n[first + f], np.int64(field_common[first + f])
+            n, common = fields[first + f, SIZE], fields[first + f, COMMON]
             score += rows[f, 0] / n if n else 0.0
             kept += rows[f, 1] / (n - common) if n > common else 0.0
-        limit = (numerator / denominator - UNSURE) * instance_counted[instance]
+        limit = (numerator / denominator - UNSURE) * counted
         if score <= limit:
             return 0
         return EXACT | (CAPPED if kept > limit else 0)
-    if mode == ANY and not instance_short[instance]:
+    if mode == ANY and not short:
         kept_windows = 0
         for f in range(n_fields):
             kept_windows += rows[f, 5]
         return EXACT | (CAPPED if kept_windows else 0)
-    if mode == IDF and not instance_short[instance]:
+    if mode == IDF and not short:
         weight, kept_weight, total = 0, 0, 0
         for f in range(n_fields):
             weight += rows[f, 3]
             kept_weight += rows[f, 4]
-            total += field_total[first + f]
+            total += fields[first + f, TOTAL]
         if total == 0 or weight * denominator < numerator * total:
             return 0
         return EXACT | (CAPPED if kept_weight * denominator >= numerator * total else 0)
     kept_whole = True
     for f in range(n_fields):
-        n = field_n[first + f]
-        if n == 0 and instance_counted[instance] < n_fields:  # an empty field that is left out
+        n = fields[first + f, SIZE]
+        if n == 0 and counted < n_fields:  # an empty field that is left out
             continue
         if rows[f, 0] < n or n == 0:
             return 0
         kept_whole &= rows[f, 5] > 0
-    return SHORT if instance_short[instance] else EXACT | (CAPPED if kept_whole else 0)
+    return SHORT if short else EXACT | (CAPPED if kept_whole else 0)
 
 
 @njit(cache=True, nogil=True)
 def write_runs(
-    field: Any, number: Any, state: Any, stamp: Any, field_windows: Any, window_phrase: Any, window_from: Any,
-    window_to: Any, phrase_starts: Any, froms: Any, tos: Any, runs: Any, n: Any,
+    field: Any, number: Any, state: Any, stamp: Any, fields: Any, window_phrase: Any, found: Any, froms: Any, tos: Any,
+    runs: Any, n: Any,
 ) -> Any:  # fmt: skip
     """Writes the maximal runs of matching windows of a field from index n on; the new n, -1 where there is no room."""
+    first, last = fields[field, WINDOWS], fields[field, WINDOWS + 1]
+    width = fields[field, SIZE] - (last - first) + 1
     eval_from, eval_to, word_from, word_to, last_from = 0, -1, 0, 0, 0
-    for w in range(field_windows[field], field_windows[field + 1] + 1):
-        over = w == field_windows[field + 1]
+    for w in range(first, last + 1):
         place, size, start, stop = 0, 0, 0, 0
-        if not over:
-            phrase = np.int64(window_phrase[w])
-            if state[phrase] >> 32 != stamp:
+        if w < last:
+            word = state[np.int64(window_phrase[w])]
+            if word >> 32 != stamp:
                 continue
-            place = state[phrase] & 0xFFFFFFFF
-            size = phrase_starts[phrase + 1] - phrase_starts[phrase]
-            start, stop = np.int64(window_from[w]), np.int64(window_to[w])
+            at = word & 0xFFFFFFFF
+            place, size = found[at, 1], found[at, 2]
+            start = w - first
+            stop = start + width
             if eval_to >= 0 and start <= eval_to and last_from <= place <= word_to:
                 eval_to, last_from = stop, place
                 word_to = max(word_to, place + size)
@@ -253,20 +267,20 @@ def find_all(
     ids: Any, keys: Any, left: Any, hashes: Any, n: Any,
     bitmap5: Any, table5: Any, group5: Any, bitmap4: Any, table4: Any, group4: Any, bitmap3: Any, table3: Any,
     group3: Any, bitmap2: Any, table2: Any, group2: Any, bitmap1: Any, table1: Any, group1: Any,
-    group_starts: Any, group_phrases: Any, phrase_starts: Any, phrase_words: Any,
+    group_starts: Any, group_phrases: Any, group_ends: Any, phrase_starts: Any, phrase_words: Any,
     state: Any, stamp: Any, phrase_hits: Any, most_hits: Any, found: Any,
 ) -> Any:  # fmt: skip
     """Every phrase of the index that stands in the message; how many."""
     k = 0
-    k = find_phrases(ids, keys, left, 5, hashes, n, bitmap5, table5, group5, group_starts, group_phrases, phrase_starts,
-                     phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
-    k = find_phrases(ids, keys, left, 4, hashes, n, bitmap4, table4, group4, group_starts, group_phrases, phrase_starts,
-                     phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
-    k = find_phrases(ids, keys, left, 3, hashes, n, bitmap3, table3, group3, group_starts, group_phrases, phrase_starts,
-                     phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
-    k = find_phrases(ids, keys, left, 2, hashes, n, bitmap2, table2, group2, group_starts, group_phrases, phrase_starts,
-                     phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
-    return find_phrases(ids, keys, left, 1, hashes, n, bitmap1, table1, group1, group_starts, group_phrases,
+    k = find_phrases(ids, keys, left, 5, hashes, n, bitmap5, table5, group5, group_starts, group_phrases, group_ends,
+                     phrase_starts, phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
+    k = find_phrases(ids, keys, left, 4, hashes, n, bitmap4, table4, group4, group_starts, group_phrases, group_ends,
+                     phrase_starts, phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
+    k = find_phrases(ids, keys, left, 3, hashes, n, bitmap3, table3, group3, group_starts, group_phrases, group_ends,
+                     phrase_starts, phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
+    k = find_phrases(ids, keys, left, 2, hashes, n, bitmap2, table2, group2, group_starts, group_phrases, group_ends,
+                     phrase_starts, phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
+    return find_phrases(ids, keys, left, 1, hashes, n, bitmap1, table1, group1, group_starts, group_phrases, group_ends,
                         phrase_starts, phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
 
 
@@ -276,11 +290,9 @@ def cover(
     vocab_table: Any, vocab_ids: Any, vocab_starts: Any, vocab_text: Any,
     bitmap5: Any, table5: Any, group5: Any, bitmap4: Any, table4: Any, group4: Any, bitmap3: Any, table3: Any,
     group3: Any, bitmap2: Any, table2: Any, group2: Any, bitmap1: Any, table1: Any, group1: Any,
-    group_starts: Any, group_phrases: Any, phrase_starts: Any, phrase_words: Any, phrase_common: Any,
-    kept_starts: Any, kept_instance: Any, instance_fields: Any, instance_counted: Any, instance_short: Any,
-    field_n: Any, field_windows: Any, field_common: Any, field_total: Any, span_starts: Any, common_before: Any,
-    window_phrase: Any, window_from: Any, window_to: Any, window_weight: Any,
-    mode: Any, numerator: Any, denominator: Any, phrase_hits: Any, most_hits: Any,
+    group_starts: Any, group_phrases: Any, group_ends: Any, phrase_starts: Any, phrase_words: Any, phrase_common: Any,
+    kept_starts: Any, kept_instance: Any, instances: Any, fields: Any, common_before: Any, window_phrase: Any,
+    window_weight: Any, mode: Any, numerator: Any, denominator: Any, phrase_hits: Any, most_hits: Any,
     gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any, ids: Any, froms: Any, tos: Any,
     state: Any, stamps: Any, found: Any, instance_stamp: Any, candidates: Any, rows: Any,
     out: Any, out_score: Any, out_fields: Any, out_runs: Any, counts: Any,
@@ -302,14 +314,14 @@ def cover(
         stamp = stamps[0]
         n_found = find_all(
             ids, keys, left, hashes, n, bitmap5, table5, group5, bitmap4, table4, group4, bitmap3, table3, group3,
-            bitmap2, table2, group2, bitmap1, table1, group1, group_starts, group_phrases, phrase_starts, phrase_words,
-            state, stamp, phrase_hits, most_hits, found,
+            bitmap2, table2, group2, bitmap1, table1, group1, group_starts, group_phrases, group_ends, phrase_starts,
+            phrase_words, state, stamp, phrase_hits, most_hits, found,
         )  # fmt: skip
 
         # A flagged instance has matched one of its kept windows.
         n_candidates = 0
         for f in range(n_found):
-            for k in range(kept_starts[found[f]], kept_starts[found[f] + 1]):
+            for k in range(kept_starts[found[f, 0]], kept_starts[found[f, 0] + 1]):
                 instance = np.int64(kept_instance[k])
                 if instance_stamp[instance] != stamp:
                     instance_stamp[instance] = stamp
@@ -321,12 +333,11 @@ def cover(
         placed, full = False, False
         for c in range(n_candidates):
             instance = candidates[c]
-            first, last = instance_fields[instance], instance_fields[instance + 1]
+            first, last = instances[instance, FIRST], instances[instance, FIRST + 1]
             for field in range(first, last):
-                measure(field, state, stamp, field_windows, window_phrase, window_from, window_to, window_weight,
-                        phrase_common, field_common, span_starts, common_before, rows[field - first])  # fmt: skip
-            flags = held(instance, rows, instance_fields, instance_counted, instance_short, field_n, field_common,
-                         field_total, mode, numerator, denominator)  # fmt: skip
+                measure(field, state, stamp, fields, window_phrase, window_weight, phrase_common, common_before,
+                        rows[field - first])  # fmt: skip
+            flags = held(instance, rows, instances, fields, mode, numerator, denominator)
             if not flags:
                 continue
             if counts[0] == out.shape[0] or counts[1] + last - first > out_fields.shape[0]:
@@ -345,18 +356,18 @@ def cover(
             score, kept_score, n_covered, n_shared = 0.0, 0.0, 0, 0
             for field in range(first, last):
                 row = rows[field - first]
-                size, common = field_n[field], np.int64(field_common[field])
+                size, common = fields[field, SIZE], fields[field, COMMON]
                 score += row[0] / size if size else 0.0
                 kept_score += row[1] / (size - common) if size > common else 0.0
                 n_covered += row[0]
                 n_shared += row[2]
                 told = out_fields[counts[1]]
                 told[0], told[1], told[2], told[3] = row[0], size, row[1], size - common
-                told[4], told[5], told[6] = row[3], row[4], field_total[field]
+                told[4], told[5], told[6] = row[3], row[4], fields[field, TOTAL]
                 counts[1] += 1
                 if row[0]:
-                    n_runs = write_runs(field, field - first, state, stamp, field_windows, window_phrase, window_from,
-                                        window_to, phrase_starts, froms, tos, out_runs, counts[2])  # fmt: skip
+                    n_runs = write_runs(field, field - first, state, stamp, fields, window_phrase, found, froms, tos,
+                                        out_runs, counts[2])  # fmt: skip
                     if n_runs < 0:
                         full = True
                         break
@@ -364,8 +375,8 @@ def cover(
             if full:
                 break
             out[match, 5] = counts[2] - out[match, 4]
-            out_score[match, 0] = score / instance_counted[instance]
-            out_score[match, 1] = kept_score / instance_counted[instance]
+            out_score[match, 0] = score / instances[instance, COUNTED]
+            out_score[match, 1] = kept_score / instances[instance, COUNTED]
             out_score[match, 2] = n_shared / n_covered if n_covered else 0.0
             counts[0] += 1
         if full:  # this text again, in an emptier array

@@ -19,6 +19,7 @@ from decontam.kernel.words import BACKSLASH, PRIME, STEP, U, tokenise
 
 STRETCH = 1 << 14  # bytes that are tokenised at a time, so that everything stays in the first caches
 CARRIED = 16  # words before a stretch that its first phrases may begin with
+AT_ONCE = 3 << 10  # words after which short texts are looked up together
 ORDERS = (5, 3, 2, 1)  # words in a key
 
 
@@ -197,4 +198,35 @@ def gate_texts(
             numbers2, bitmap1, table1, numbers1, gate_starts, gate_phrase, gate_place, phrase_starts, phrase_words,
             word_hashes, keys, left, one, 0, 1, passed[t : t + 1],
         )  # fmt: skip
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def gate_spans(
+    buf: Any, spans: Any, separators: Any, lower: Any, starts: Any, n_lines: Any, status: Any,
+    bitmap5: Any, table5: Any, numbers5: Any, bitmap3: Any, table3: Any, numbers3: Any, bitmap2: Any, table2: Any,
+    numbers2: Any, bitmap1: Any, table1: Any, numbers1: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
+    phrase_starts: Any, phrase_words: Any, word_hashes: Any,
+    gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any,
+) -> Any:  # fmt: skip
+    """The same for the raw JSON strings `spans` alone. Windows that reach over two strings only pass too much."""
+    n, line, span = 0, 0, 0
+    while span < spans.shape[0]:
+        start, stop = spans[span, 0], spans[span, 1]
+        room = n + stop - start + 1
+        if room <= gaps.size and n < AT_ONCE:
+            n = tokenise(buf, start, stop, True, separators, lower, gaps, side, hashes, begins, ends, n)
+            span += 1
+            if span < spans.shape[0]:
+                continue
+        elif n == 0:
+            return room
+        while line + 1 < n_lines and starts[line + 1] <= begins[0] and n:
+            line += 1
+        mark_all(
+            hashes, begins, 0, n, False, bitmap5, table5, numbers5, bitmap3, table3, numbers3, bitmap2, table2,
+            numbers2, bitmap1, table1, numbers1, gate_starts, gate_phrase, gate_place, phrase_starts, phrase_words,
+            word_hashes, keys, left, starts, line, n_lines, status,
+        )  # fmt: skip
+        n = 0
     return 0

@@ -18,6 +18,7 @@ PLAIN, PARSE, HIT = 0, 1, 2  # status of a line; HIT is set by the gate
 ONES, BLANKS = U(0x0101010101010101), U(0x2020202020202020)
 QUOTES, BACKSLASHES, NEWLINES = U(0x2222222222222222), U(0x5C5C5C5C5C5C5C5C), U(0x0A0A0A0A0A0A0A0A)
 DEEPEST = 60
+LEAF, CHOSEN = 1, 2  # what a value is, see `meets`
 NEWLINE, COMMA, COLON = 10, 44, 58
 OBJECT, END_OBJECT, LIST, END_LIST = 123, 125, 91, 93
 KEY, KEY_OR_END, VALUE, VALUE_OR_END, AFTER = 0, 1, 2, 3, 4
@@ -144,120 +145,152 @@ def is_utf8(buf: Any, i: Any, end: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def meets(buf: Any, start: Any, stop: Any, value: Any, texts: Any, places: Any, follow: Any, seen: Any) -> Any:
-    """Whether the value after the key buf[start:stop] is as every need of that key asks; notes those seen.
+    """Whether the value after the key buf[start:stop] is as every need of that key asks: -1 where not, else bits.
 
-    `places` has key start, key stop, value start, value stop in `texts` for each need.
+    LEAF says that the value is a text to be matched, CHOSEN that it is what a need asks its objects to have. `places`
+    has key start, key stop, value start, value stop in `texts` for each need. Needs that are met are noted in `seen`.
     """
+    found = 0
     if places.shape[0]:
         for i in range(start, stop):
             if buf[i] == BACKSLASH:  # a key that is spelled otherwise
-                return False
+                return -1
     for r in range(places.shape[0]):
         if places[r, 1] - places[r, 0] != stop - start or not is_text(buf, start, texts, places[r, 0], places[r, 1]):
             continue
         c = buf[value]
         if not follow[r, 256]:  # an empty string or null
             if not (c == QUOTE and buf[value + 1] == QUOTE) and literal(buf, value) != value + 4:
-                return False
+                return -1
             if c == 116:
-                return False
+                return -1
         elif not follow[r, c]:
-            return False
+            return -1
         size = places[r, 3] - places[r, 2]
-        if size == 0 or (is_text(buf, value + 1, texts, places[r, 2], places[r, 3]) and buf[value + 1 + size] == QUOTE):
+        if size == 0:
             seen[r] = 1
-    return True
+            if c == QUOTE:
+                found |= LEAF
+        elif is_text(buf, value + 1, texts, places[r, 2], places[r, 3]) and buf[value + 1 + size] == QUOTE:
+            seen[r] = 1
+            found |= CHOSEN
+    return found
 
 
 @njit(cache=True, nogil=True)
-def plain_object(buf: Any, i: Any, end: Any, texts: Any, places: Any, follow: Any, required: Any, seen: Any) -> Any:
-    """Whether the line buf[i:end] is surely one JSON object that meets the needs."""
-    line, high = i, False
+def plain_object(
+    buf: Any, i: Any, end: Any, texts: Any, places: Any, follow: Any, required: Any, seen: Any, choosing: Any,
+    open_texts: Any, line: Any, spans: Any, n_spans: Any,
+) -> Any:  # fmt: skip
+    """Number of spans written, or -1 where the line buf[i:end] is not surely one JSON object that meets the needs.
+
+    A row of `spans` is the start and stop of a text to be matched, and the line; `choosing` leaves out texts whose
+    object has no key that a need chooses by. A row of `open_texts`, one a bracket, is start, stop, whether chosen.
+    """
+    first, high = i, False
     seen[:] = 0
     if buf[i] != OBJECT:
-        return False
+        return -1
     i += 1
     depth, kinds, expect = 1, U(1), KEY_OR_END  # kinds: a bit for each open bracket, the lowest is the innermost
+    leaf = False
+    open_texts[1, 0], open_texts[1, 2] = 0, 0
     while depth:
         i = skip_blank(buf, i)
         if i >= end:
-            return False
+            return -1
         c = buf[i]
         if expect <= KEY_OR_END:
             if c == QUOTE:
                 start = i + 1
                 i, more = skip_string(buf, start)
                 if i < 0:
-                    return False
+                    return -1
                 high |= more
                 stop = i
                 i = skip_blank(buf, i + 1)
                 if buf[i] != COLON:
-                    return False
+                    return -1
                 i = skip_blank(buf, i + 1)
-                if not meets(buf, start, stop, i, texts, places, follow, seen):
-                    return False
+                found = meets(buf, start, stop, i, texts, places, follow, seen)
+                if found < 0:
+                    return -1
+                leaf = (found & LEAF) != 0
+                if found & CHOSEN:
+                    open_texts[depth, 2] = 1
                 expect = VALUE
-            elif c == END_OBJECT and expect == KEY_OR_END:
-                depth -= 1
-                kinds >>= U(1)
-                i += 1
-                expect = AFTER
-            else:
-                return False
+                continue
+            if c != END_OBJECT or expect == KEY:
+                return -1
+            expect = AFTER
         elif expect <= VALUE_OR_END:
             if c == QUOTE:
-                i, more = skip_string(buf, i + 1)
+                start = i + 1
+                i, more = skip_string(buf, start)
                 if i < 0:
-                    return False
+                    return -1
                 high |= more
+                if leaf:
+                    if open_texts[depth, 0]:  # a key twice: a parser knows which one counts
+                        return -1
+                    open_texts[depth, 0], open_texts[depth, 1] = start, i
+                    leaf = False
                 i += 1
                 expect = AFTER
-            elif c == OBJECT or c == LIST:
+                continue
+            if c == OBJECT or c == LIST:
                 if depth == DEEPEST:
-                    return False
+                    return -1
                 depth += 1
                 kinds = (kinds << U(1)) | U(c == OBJECT)
+                open_texts[depth, 0], open_texts[depth, 2] = 0, 0
                 i += 1
                 expect = KEY_OR_END if c == OBJECT else VALUE_OR_END
-            elif c == END_LIST and expect == VALUE_OR_END:
-                depth -= 1
-                kinds >>= U(1)
-                i += 1
-                expect = AFTER
-            else:
+                continue
+            if c != END_LIST or expect == VALUE:
                 i = skip_number(buf, i) if c == 45 or 48 <= c <= 57 else literal(buf, i)
                 if i < 0:
-                    return False
+                    return -1
                 expect = AFTER
+                continue
         elif c == COMMA:
             expect = KEY if kinds & U(1) else VALUE
             i += 1
-        elif c == (END_OBJECT if kinds & U(1) else END_LIST):
-            depth -= 1
-            kinds >>= U(1)
-            i += 1
-        else:
-            return False
+            continue
+        elif c != (END_OBJECT if kinds & U(1) else END_LIST):
+            return -1
+        # A bracket closes.
+        if open_texts[depth, 0] and (open_texts[depth, 2] or not choosing):
+            if n_spans < spans.shape[0]:
+                spans[n_spans, 0], spans[n_spans, 1], spans[n_spans, 2] = (
+                    open_texts[depth, 0],
+                    open_texts[depth, 1],
+                    line,
+                )
+            n_spans += 1
+        depth -= 1
+        kinds >>= U(1)
+        i += 1
+        expect = AFTER
     i = skip_blank(buf, i)
-    if i < end or (high and not is_utf8(buf, line, end)):
-        return False
+    if i < end or (high and not is_utf8(buf, first, end)):
+        return -1
     for r in range(required.size):
         if required[r] and not seen[r]:
-            return False
-    return True
+            return -1
+    return n_spans
 
 
 @njit(cache=True, nogil=True)
 def lines(
-    buf: Any, end: Any, texts: Any, places: Any, follow: Any, required: Any, starts: Any, stops: Any, status: Any
-) -> Any:
-    """Writes start, stop (without the newline) and status of each line of buf[:end] that is not blank; their number.
-
-    Returns -1 - (bytes done) when the arrays are full.
-    """
-    n, i = 0, 0
+    buf: Any, end: Any, texts: Any, places: Any, follow: Any, required: Any, choosing: Any, starts: Any, stops: Any,
+    status: Any, spans: Any, counts: Any,
+) -> Any:  # fmt: skip
+    """Writes start, stop (without the newline) and status of each line of buf[:end] that is not blank, and the texts to
+    be matched of those that are plain. counts = [lines, texts]; False where there is no room for them."""
+    n, n_spans, i = 0, 0, 0
     seen = np.zeros(required.size, np.uint8)
+    open_texts = np.zeros((DEEPEST + 1, 3), np.int64)
     while i < end:
         stop = next_newline(buf, i, end)
         first = i
@@ -265,9 +298,14 @@ def lines(
             first += 1
         if first < stop:
             if n == starts.size:
-                return np.int64(-1) - i
-            plain = plain_object(buf, first, stop, texts, places, follow, required, seen)
-            starts[n], stops[n], status[n] = i, stop, PLAIN if plain else PARSE
+                return False
+            known = plain_object(buf, first, stop, texts, places, follow, required, seen, choosing, open_texts, n, spans,
+                                 n_spans)  # fmt: skip
+            if known > spans.shape[0]:
+                return False
+            starts[n], stops[n], status[n] = i, stop, PARSE if known < 0 else PLAIN
+            n_spans = max(n_spans, known)
             n += 1
         i = stop + 1
-    return n
+    counts[0], counts[1] = n, n_spans
+    return True
