@@ -13,7 +13,7 @@ from decontam.index import Index
 from decontam.index.arrays import MODES
 from decontam.kernel import PADDING
 from decontam.kernel.cover import CAPPED, EXACT, UNSURE, cover
-from decontam.kernel.gate import ORDERS, gate_lines, gate_spans, gate_texts
+from decontam.kernel.gate import gate_lines, gate_spans, gate_texts
 from decontam.kernel.jsonl import lines
 from decontam.kernel.tables import lower_table, separator_table
 from decontam.text import spans_of, words_of
@@ -50,12 +50,13 @@ class Matcher:
         self.native = self.rule.analyzer == "pattern"  # the gate can read raw JSON
         a = index.arrays
         self._separators, self._lower = separator_table(self.rule.analyzer), lower_table(self.rule.analyzer)
-        self._gate = [a[f"gate{part}{n}"] for n in ORDERS for part in ("_bits", "", "_number")]
-        self._gate += [a[name] for name in ("gate_starts", "gate_phrase", "gate_place")]
+        self._gate = [
+            a[f"gate_{name}"] for name in ("orders", "bitmap", "table", "number", "starts", "phrase", "place")
+        ]
         self._gate += [a[name] for name in ("phrase_starts", "phrase_words", "word_hashes")]
         self._known = [
             *(a[name] for name in ("vocab_table", "vocab_ids", "vocab_starts", "vocab_text")),
-            *(a[f"{kind}{n}"] for n in (5, 4, 3, 2, 1) for kind in ("bitmap", "table", "group")),
+            *(a[name] for name in ("orders", "bitmap", "table", "group")),
             *(a[name] for name in ("group_starts", "group_phrases", "group_ends", "phrase_starts", "phrase_words")),
             *(a[name] for name in ("phrase_common", "kept_starts", "kept_instance", "instances", "fields")),
             *(a[name] for name in ("common_before", "window_phrase", "window_weight")),

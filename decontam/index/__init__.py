@@ -20,7 +20,7 @@ from decontam.errors import DecontamError
 from decontam.rules import RULES, Rule
 from decontam.types import EvalSet
 
-FORMAT = 3
+FORMAT = 4
 META = "meta.json"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from decontam.index.gate import choose_keys, keep, keys_of_phrases, left_out_order
-from decontam.index.tables import bitmap_of, power_above, table_of
+from decontam.index.tables import by_order, power_above, table_of
 from decontam.kernel import PADDING
 from decontam.kernel.cover import ANY, COVERAGE, IDF, WHOLE
 from decontam.kernel.gate import ORDERS
@@ -209,24 +209,23 @@ def _phrase_tables(found: dict[str, Any]) -> dict[str, Array]:
     """For phrases of one to four words a table each, one by the first five words for longer ones; phrases by key."""
     starts, words, hashes = found["phrase_starts"], found["phrase_words"], found["word_hashes"]
     size = np.diff(starts)
-    made: dict[str, Array] = {}
-    group_starts, group_phrases = [np.zeros(1, np.int64)], []
-    n_groups, n_members = 0, 0
+    keys, members, sizes = {}, [], []
+    n_groups = 0
     for order in (5, 4, 3, 2, 1):
         of_order = np.flatnonzero(np.minimum(size, 5) == order)
-        keys = keys_of_phrases(of_order, starts, words, hashes, order)
-        unique, inverse = np.unique(keys, return_inverse=True)
-        table, at = table_of(unique)
-        made |= {f"table{order}": table, f"group{order}": at + np.uint32(n_groups), f"bitmap{order}": bitmap_of(unique)}
-        group_phrases.append(of_order[np.argsort(inverse, kind="stable")])
-        group_starts.append(n_members + np.cumsum(np.bincount(inverse, minlength=unique.size)).astype(np.int64))
+        unique, inverse = np.unique(keys_of_phrases(of_order, starts, words, hashes, order), return_inverse=True)
+        keys[order] = unique, np.arange(n_groups, n_groups + unique.size)
+        members.append(of_order[np.argsort(inverse, kind="stable")])
+        sizes.append(np.bincount(inverse, minlength=unique.size))
         n_groups += unique.size
-        n_members += of_order.size
-    made["group_starts"] = np.concatenate(group_starts)
-    made["group_phrases"] = np.concatenate(group_phrases).astype(np.uint32)
-    ends = words[starts[1:][made["group_phrases"]] - 1].astype(np.uint64)
-    made["group_ends"] = size[made["group_phrases"]].astype(np.uint64) << np.uint64(32) | ends
-    return made
+    phrases = np.concatenate(members)
+    ends = words[starts[1:][phrases] - 1].astype(np.uint64)
+    tables = dict(zip(("orders", "bitmap", "table", "group"), by_order(keys), strict=True))
+    return tables | {
+        "group_starts": np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64),
+        "group_phrases": phrases.astype(np.uint32),
+        "group_ends": size[phrases].astype(np.uint64) << np.uint64(32) | ends,
+    }
 
 
 def _gate(found: dict[str, Any], rule: Rule) -> dict[str, Array]:
@@ -259,11 +258,9 @@ def _gate(found: dict[str, Any], rule: Rule) -> dict[str, Array]:
     whole = np.unique(np.stack([served, phrase[windows], places], axis=1), axis=0)
     made["gate_starts"] = np.searchsorted(whole[:, 0], np.arange(count + 1)).astype(np.int64)
     made["gate_phrase"], made["gate_place"] = whole[:, 1].astype(np.uint32), whole[:, 2].astype(np.uint32)
-    for n in ORDERS:
-        of_order = np.flatnonzero(orders[:count] == n)
-        made[f"gate{n}"], at = table_of(chosen[of_order])
-        made[f"gate_number{n}"] = of_order.astype(np.uint32)[at] if at.size else at
-        made[f"gate_bits{n}"] = bitmap_of(chosen[of_order], GATE_BITS)
+    of_order = {n: np.flatnonzero(orders[:count] == n) for n in ORDERS}
+    tables = by_order({n: (chosen[at], at) for n, at in of_order.items()}, GATE_BITS)
+    made |= zip(("gate_orders", "gate_bitmap", "gate_table", "gate_number"), tables, strict=True)
     made["gate_counts"] = np.array([phrase.size, windows.size, count], np.int64)
     return made
 

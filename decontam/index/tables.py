@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,33 @@ def bitmap_of(keys: Array, most: int = 1 << 24) -> Array:
     bitmap = np.zeros(min(most, power_above(max(4096, 24 * keys.size))) // 64, np.uint64)
     _set_bits(keys, bitmap)
     return bitmap
+
+
+def by_order(keys: Mapping[int, tuple[Array, Array]], most: int = 1 << 24) -> tuple[Array, Array, Array, Array]:
+    """Bitmaps and tables of keys of several orders, each kind in one array: (orders, bitmap, table, values).
+
+    `keys` has for each number of words the distinct keys and a value of each. A row of `orders` is words of a key, first
+    word of its bitmap, number of its bits - 1, first slot of its table, number of its slots - 1; orders without keys
+    have no row.
+    """
+    orders, bitmaps, tables, values = [], [], [], []
+    n_words = n_slots = 0
+    for order, (of_order, told) in keys.items():
+        if not of_order.size:
+            continue
+        bitmap = bitmap_of(of_order, most)
+        table, at = table_of(of_order)
+        orders.append((order, n_words, bitmap.size * 64 - 1, n_slots, table.size - 1))
+        bitmaps.append(bitmap)
+        tables.append(table)
+        values.append(told.astype(np.uint32)[at])
+        n_words += bitmap.size
+        n_slots += table.size
+    rows = np.array(orders, np.uint64).reshape(-1, 5)
+    joined = (
+        np.concatenate([*parts, np.zeros(0, kind)]) for parts, kind in ((bitmaps, np.uint64), (tables, np.uint64))
+    )
+    return rows, *joined, np.concatenate([*values, np.zeros(0, np.uint32)])
 
 
 @njit(cache=True, nogil=True)

@@ -78,49 +78,50 @@ def word_ids(
 
 @njit(cache=True, nogil=True)
 def find_phrases(
-    ids: Any, keys: Any, left: Any, order: Any, hashes: Any, n: Any, bitmap: Any, table: Any, group: Any,
-    group_starts: Any, group_phrases: Any, group_ends: Any, phrase_starts: Any, phrase_words: Any,
-    state: Any, stamp: Any, phrase_hits: Any, most_hits: Any, found: Any, n_found: Any,
+    ids: Any, hashes: Any, n: Any, orders: Any, bitmap: Any, table: Any, group: Any, group_starts: Any,
+    group_phrases: Any, group_ends: Any, phrase_starts: Any, phrase_words: Any, keys: Any, left: Any,
+    state: Any, stamp: Any, phrase_hits: Any, most_hits: Any, found: Any,
 ) -> Any:  # fmt: skip
-    """Adds each phrase whose first `order` words are a window of the message, where it stands first; the new number.
+    """Writes each phrase of the index that stands in the message, where it stands first; how many.
 
     A row of `found` is phrase, index of its first word, number of words; state[phrase] becomes stamp << 32 | row. With
     `most_hits` a phrase counts in so many messages only, as in an Elasticsearch that returns so many hits.
     """
-    if not table.size:
-        return n_found
-    first_last = min(order - 1, n)
-    keys_of(hashes, first_last, n, order, keys)
-    for c in range(sieve(keys, first_last, n, bitmap, left)):
-        last = np.int64(left[c])
-        slot = in_table(table, keys[last])
-        if slot < 0:
-            continue
-        at = last - order + 1
-        g = np.int64(group[slot])
-        for m in range(group_starts[g], group_starts[g + 1]):
-            # Phrases that begin alike are many where boilerplate ends: most differ in length or last word already.
-            size = np.int64(group_ends[m] >> U(32))
-            if at + size > n or ids[at + size - 1] != np.int64(group_ends[m] & LOW32):
+    n_found = 0
+    for o in range(orders.shape[0]):
+        order = np.int64(orders[o, 0])
+        begin = min(order - 1, n)
+        keys_of(hashes, begin, n, order, keys)
+        for c in range(sieve(keys, begin, n, bitmap, orders[o, 1], orders[o, 2], left)):
+            last = np.int64(left[c])
+            slot = in_table(table, orders[o, 3], orders[o, 4], keys[last])
+            if slot < 0:
                 continue
-            phrase = np.int64(group_phrases[m])
-            if state[phrase] >> 32 == stamp:
-                continue
-            first = phrase_starts[phrase]
-            equal = True
-            for w in range(size - 1):
-                if ids[at + w] != phrase_words[first + w]:
-                    equal = False
-                    break
-            if not equal:
-                continue
-            if most_hits:
-                phrase_hits[phrase] += 1
-                if phrase_hits[phrase] > most_hits:
+            at = last - order + 1
+            g = np.int64(group[slot])
+            for m in range(group_starts[g], group_starts[g + 1]):
+                # Phrases that begin alike are many where boilerplate ends: most differ in length or last word.
+                size = np.int64(group_ends[m] >> U(32))
+                if at + size > n or ids[at + size - 1] != np.int64(group_ends[m] & LOW32):
                     continue
-            state[phrase] = (stamp << 32) | n_found
-            found[n_found, 0], found[n_found, 1], found[n_found, 2] = phrase, at, size
-            n_found += 1
+                phrase = np.int64(group_phrases[m])
+                if state[phrase] >> 32 == stamp:
+                    continue
+                first = phrase_starts[phrase]
+                equal = True
+                for w in range(size - 1):
+                    if ids[at + w] != phrase_words[first + w]:
+                        equal = False
+                        break
+                if not equal:
+                    continue
+                if most_hits:
+                    if phrase_hits[phrase] >= most_hits:
+                        continue
+                    phrase_hits[phrase] += 1
+                state[phrase] = (stamp << 32) | n_found
+                found[n_found, 0], found[n_found, 1], found[n_found, 2] = phrase, at, size
+                n_found += 1
     return n_found
 
 
@@ -263,34 +264,11 @@ def write_runs(
 
 
 @njit(cache=True, nogil=True)
-def find_all(
-    ids: Any, keys: Any, left: Any, hashes: Any, n: Any,
-    bitmap5: Any, table5: Any, group5: Any, bitmap4: Any, table4: Any, group4: Any, bitmap3: Any, table3: Any,
-    group3: Any, bitmap2: Any, table2: Any, group2: Any, bitmap1: Any, table1: Any, group1: Any,
-    group_starts: Any, group_phrases: Any, group_ends: Any, phrase_starts: Any, phrase_words: Any,
-    state: Any, stamp: Any, phrase_hits: Any, most_hits: Any, found: Any,
-) -> Any:  # fmt: skip
-    """Every phrase of the index that stands in the message; how many."""
-    k = 0
-    k = find_phrases(ids, keys, left, 5, hashes, n, bitmap5, table5, group5, group_starts, group_phrases, group_ends,
-                     phrase_starts, phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
-    k = find_phrases(ids, keys, left, 4, hashes, n, bitmap4, table4, group4, group_starts, group_phrases, group_ends,
-                     phrase_starts, phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
-    k = find_phrases(ids, keys, left, 3, hashes, n, bitmap3, table3, group3, group_starts, group_phrases, group_ends,
-                     phrase_starts, phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
-    k = find_phrases(ids, keys, left, 2, hashes, n, bitmap2, table2, group2, group_starts, group_phrases, group_ends,
-                     phrase_starts, phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
-    return find_phrases(ids, keys, left, 1, hashes, n, bitmap1, table1, group1, group_starts, group_phrases, group_ends,
-                        phrase_starts, phrase_words, state, stamp, phrase_hits, most_hits, found, k)  # fmt: skip
-
-
-@njit(cache=True, nogil=True)
 def cover(
     buf: Any, text_starts: Any, text_stops: Any, first_text: Any, separators: Any, lower: Any, by_characters: Any,
     vocab_table: Any, vocab_ids: Any, vocab_starts: Any, vocab_text: Any,
-    bitmap5: Any, table5: Any, group5: Any, bitmap4: Any, table4: Any, group4: Any, bitmap3: Any, table3: Any,
-    group3: Any, bitmap2: Any, table2: Any, group2: Any, bitmap1: Any, table1: Any, group1: Any,
-    group_starts: Any, group_phrases: Any, group_ends: Any, phrase_starts: Any, phrase_words: Any, phrase_common: Any,
+    orders: Any, bitmap: Any, table: Any, group: Any, group_starts: Any, group_phrases: Any, group_ends: Any,
+    phrase_starts: Any, phrase_words: Any, phrase_common: Any,
     kept_starts: Any, kept_instance: Any, instances: Any, fields: Any, common_before: Any, window_phrase: Any,
     window_weight: Any, mode: Any, numerator: Any, denominator: Any, phrase_hits: Any, most_hits: Any,
     gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any, ids: Any, froms: Any, tos: Any,
@@ -312,10 +290,9 @@ def cover(
                  vocab_text, ids)  # fmt: skip
         stamps[0] += 1
         stamp = stamps[0]
-        n_found = find_all(
-            ids, keys, left, hashes, n, bitmap5, table5, group5, bitmap4, table4, group4, bitmap3, table3, group3,
-            bitmap2, table2, group2, bitmap1, table1, group1, group_starts, group_phrases, group_ends, phrase_starts,
-            phrase_words, state, stamp, phrase_hits, most_hits, found,
+        n_found = find_phrases(
+            ids, hashes, n, orders, bitmap, table, group, group_starts, group_phrases, group_ends, phrase_starts,
+            phrase_words, keys, left, state, stamp, phrase_hits, most_hits, found,
         )  # fmt: skip
 
         # A flagged instance has matched one of its kept windows.

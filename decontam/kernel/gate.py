@@ -48,26 +48,24 @@ def keys_of(hashes: Any, first: Any, n: Any, order: Any, keys: Any) -> None:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def in_table(table: Any, key: Any) -> Any:
-    """Slot of the key in an open-addressing table whose size is a power of two and whose empty slots are 0; or -1."""
-    mask = U(table.size - 1)
+def in_table(table: Any, base: Any, mask: Any, key: Any) -> Any:
+    """Slot of the key, or -1, in the open-addressing table of mask + 1 slots from `base` on; an empty slot is 0."""
     slot = (key >> U(20)) & mask
-    while table[slot]:
-        if table[slot] == key:
-            return np.int64(slot)
+    while table[base + slot]:
+        if table[base + slot] == key:
+            return np.int64(base + slot)
         slot = (slot + U(1)) & mask
     return np.int64(-1)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def sieve(keys: Any, first: Any, n: Any, bitmap: Any, left: Any) -> Any:
-    """Writes the indices first <= j < n whose key's bit is set; their number. No branch hangs on the data."""
-    mask = U(bitmap.size * 64 - 1)
+def sieve(keys: Any, first: Any, n: Any, bitmap: Any, base: Any, mask: Any, left: Any) -> Any:
+    """Writes the indices first <= j < n whose key's bit, of mask + 1 from word `base` on, is set; their number."""
     k = 0
-    for j in range(first, n):
+    for j in range(first, n):  # no branch hangs on the data
         bit = (keys[j] >> U(40)) & mask
         left[k] = j
-        k += np.int64((bitmap[bit >> U(6)] >> (bit & U(63))) & U(1))
+        k += np.int64((bitmap[base + (bit >> U(6))] >> (bit & U(63))) & U(1))
     return k
 
 
@@ -101,53 +99,36 @@ def stands(
 
 @njit(cache=True, nogil=True)
 def mark(
-    hashes: Any, begins: Any, first: Any, n: Any, more: Any, order: Any, bitmap: Any, table: Any, numbers: Any,
+    hashes: Any, begins: Any, first: Any, n: Any, more: Any, orders: Any, bitmap: Any, table: Any, numbers: Any,
     gate_starts: Any, gate_phrase: Any, gate_place: Any, phrase_starts: Any, phrase_words: Any, word_hashes: Any,
     keys: Any, left: Any, starts: Any, line: Any, n_lines: Any, status: Any,
 ) -> None:  # fmt: skip
-    """Sets HIT on the lines, from `line` on, that hold a phrase by a key of `order` words."""
-    if not table.size:
-        return
-    first = min(n, max(first, order - 1))
-    keys_of(hashes, first, n, order, keys)
-    for c in range(sieve(keys, first, n, bitmap, left)):
-        j = np.int64(left[c])
-        slot = in_table(table, keys[j])
-        if slot < 0:
-            continue
-        while line + 1 < n_lines and starts[line + 1] <= begins[j]:
-            line += 1
-        if not status[line] & HIT and stands(
-            hashes, j, n, more, np.int64(numbers[slot]), gate_starts, gate_phrase, gate_place, phrase_starts,
-            phrase_words, word_hashes,
-        ):  # fmt: skip
-            status[line] |= HIT
-
-
-@njit(cache=True, nogil=True)
-def mark_all(
-    hashes: Any, begins: Any, first: Any, n: Any, more: Any,
-    bitmap5: Any, table5: Any, numbers5: Any, bitmap3: Any, table3: Any, numbers3: Any, bitmap2: Any, table2: Any,
-    numbers2: Any, bitmap1: Any, table1: Any, numbers1: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
-    phrase_starts: Any, phrase_words: Any, word_hashes: Any,
-    keys: Any, left: Any, starts: Any, line: Any, n_lines: Any, status: Any,
-) -> None:  # fmt: skip
-    """The same for keys of all orders."""
-    mark(hashes, begins, first, n, more, 5, bitmap5, table5, numbers5, gate_starts, gate_phrase, gate_place,
-         phrase_starts, phrase_words, word_hashes, keys, left, starts, line, n_lines, status)  # fmt: skip
-    mark(hashes, begins, first, n, more, 3, bitmap3, table3, numbers3, gate_starts, gate_phrase, gate_place,
-         phrase_starts, phrase_words, word_hashes, keys, left, starts, line, n_lines, status)  # fmt: skip
-    mark(hashes, begins, first, n, more, 2, bitmap2, table2, numbers2, gate_starts, gate_phrase, gate_place,
-         phrase_starts, phrase_words, word_hashes, keys, left, starts, line, n_lines, status)  # fmt: skip
-    mark(hashes, begins, first, n, more, 1, bitmap1, table1, numbers1, gate_starts, gate_phrase, gate_place,
-         phrase_starts, phrase_words, word_hashes, keys, left, starts, line, n_lines, status)  # fmt: skip
+    """Sets HIT on the lines, from `line` on, in which a phrase of a key stands that ends at one of the words from
+    `first` on. A row of `orders` is words of a key and where the bitmap and the table of that order lie, see `tables`.
+    """
+    for o in range(orders.shape[0]):
+        order = np.int64(orders[o, 0])
+        begin = min(n, max(first, order - 1))
+        keys_of(hashes, begin, n, order, keys)
+        at = line
+        for c in range(sieve(keys, begin, n, bitmap, orders[o, 1], orders[o, 2], left)):
+            j = np.int64(left[c])
+            slot = in_table(table, orders[o, 3], orders[o, 4], keys[j])
+            if slot < 0:
+                continue
+            while at + 1 < n_lines and starts[at + 1] <= begins[j]:
+                at += 1
+            if not status[at] & HIT and stands(
+                hashes, j, n, more, np.int64(numbers[slot]), gate_starts, gate_phrase, gate_place, phrase_starts,
+                phrase_words, word_hashes,
+            ):  # fmt: skip
+                status[at] |= HIT
 
 
 @njit(cache=True, nogil=True)
 def gate_lines(
     buf: Any, end: Any, separators: Any, lower: Any, starts: Any, n_lines: Any, status: Any,
-    bitmap5: Any, table5: Any, numbers5: Any, bitmap3: Any, table3: Any, numbers3: Any, bitmap2: Any, table2: Any,
-    numbers2: Any, bitmap1: Any, table1: Any, numbers1: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
+    orders: Any, bitmap: Any, table: Any, numbers: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
     phrase_starts: Any, phrase_words: Any, word_hashes: Any,
     gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any,
 ) -> Any:  # fmt: skip
@@ -167,10 +148,9 @@ def gate_lines(
         n = tokenise(buf, i, stop, True, separators, lower, gaps, side, hashes, begins, ends, CARRIED)
         while line + 1 < n_lines and starts[line + 1] <= i:
             line += 1
-        mark_all(
-            hashes, begins, CARRIED, n, True, bitmap5, table5, numbers5, bitmap3, table3, numbers3, bitmap2, table2,
-            numbers2, bitmap1, table1, numbers1, gate_starts, gate_phrase, gate_place, phrase_starts, phrase_words,
-            word_hashes, keys, left, starts, line, n_lines, status,
+        mark(
+            hashes, begins, CARRIED, n, True, orders, bitmap, table, numbers, gate_starts, gate_phrase, gate_place,
+            phrase_starts, phrase_words, word_hashes, keys, left, starts, line, n_lines, status,
         )  # fmt: skip
         for k in range(CARRIED):
             hashes[k], begins[k] = hashes[n - CARRIED + k], begins[n - CARRIED + k]
@@ -181,8 +161,7 @@ def gate_lines(
 @njit(cache=True, nogil=True)
 def gate_texts(
     buf: Any, text_starts: Any, text_stops: Any, separators: Any, lower: Any, passed: Any,
-    bitmap5: Any, table5: Any, numbers5: Any, bitmap3: Any, table3: Any, numbers3: Any, bitmap2: Any, table2: Any,
-    numbers2: Any, bitmap1: Any, table1: Any, numbers1: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
+    orders: Any, bitmap: Any, table: Any, numbers: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
     phrase_starts: Any, phrase_words: Any, word_hashes: Any,
     gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any,
 ) -> Any:  # fmt: skip
@@ -193,10 +172,9 @@ def gate_texts(
         if stop - start + 1 > gaps.size:
             return stop - start + 1
         n = tokenise(buf, start, stop, False, separators, lower, gaps, side, hashes, begins, ends, 0)
-        mark_all(
-            hashes, begins, 0, n, False, bitmap5, table5, numbers5, bitmap3, table3, numbers3, bitmap2, table2,
-            numbers2, bitmap1, table1, numbers1, gate_starts, gate_phrase, gate_place, phrase_starts, phrase_words,
-            word_hashes, keys, left, one, 0, 1, passed[t : t + 1],
+        mark(
+            hashes, begins, 0, n, False, orders, bitmap, table, numbers, gate_starts, gate_phrase, gate_place,
+            phrase_starts, phrase_words, word_hashes, keys, left, one, 0, 1, passed[t : t + 1],
         )  # fmt: skip
     return 0
 
@@ -204,8 +182,7 @@ def gate_texts(
 @njit(cache=True, nogil=True)
 def gate_spans(
     buf: Any, spans: Any, separators: Any, lower: Any, starts: Any, n_lines: Any, status: Any,
-    bitmap5: Any, table5: Any, numbers5: Any, bitmap3: Any, table3: Any, numbers3: Any, bitmap2: Any, table2: Any,
-    numbers2: Any, bitmap1: Any, table1: Any, numbers1: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
+    orders: Any, bitmap: Any, table: Any, numbers: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
     phrase_starts: Any, phrase_words: Any, word_hashes: Any,
     gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any,
 ) -> Any:  # fmt: skip
@@ -223,10 +200,9 @@ def gate_spans(
             return room
         while line + 1 < n_lines and starts[line + 1] <= begins[0] and n:
             line += 1
-        mark_all(
-            hashes, begins, 0, n, False, bitmap5, table5, numbers5, bitmap3, table3, numbers3, bitmap2, table2,
-            numbers2, bitmap1, table1, numbers1, gate_starts, gate_phrase, gate_place, phrase_starts, phrase_words,
-            word_hashes, keys, left, starts, line, n_lines, status,
+        mark(
+            hashes, begins, 0, n, False, orders, bitmap, table, numbers, gate_starts, gate_phrase, gate_place,
+            phrase_starts, phrase_words, word_hashes, keys, left, starts, line, n_lines, status,
         )  # fmt: skip
         n = 0
     return 0

@@ -299,8 +299,8 @@ def lines(
         if first < stop:
             if n == starts.size:
                 return False
-            known = plain_object(buf, first, stop, texts, places, follow, required, seen, choosing, open_texts, n, spans,
-                                 n_spans)  # fmt: skip
+            known = plain_object(buf, first, stop, texts, places, follow, required, seen, choosing, open_texts, n,
+                                 spans, n_spans)  # fmt: skip
             if known > spans.shape[0]:
                 return False
             starts[n], stops[n], status[n] = i, stop, PARSE if known < 0 else PLAIN
