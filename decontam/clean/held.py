@@ -68,7 +68,7 @@ class Held:
 
     @cached_property
     def _near(self) -> NearIndex:
-        from decontam.near.build import build
+        from decontam.near.building import build
 
         return build(self.evals)
 

@@ -144,6 +144,12 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
         metavar="DIR",
         help="Where indexes are kept. [default: DECONTAM_CACHE, else decontam/ in ~/.cache]",
     ),
+    click.option(
+        "--index",
+        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        metavar="DIR",
+        help="An index that `index` has built: it brings evals, rule and cap, so none of them are given.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON."),
     click.option("--quiet", is_flag=True, help="No progress on stderr."),
 )
@@ -161,7 +167,6 @@ _EVAL_OPTIONS: Sequence[Callable[[Any], Any]] = (
         "--evals",
         "specs",
         multiple=True,
-        required=True,
         metavar="SPEC",
         shell_complete=_complete_evals,
         help="FILE or DIR (JSONL, Parquet), lm-eval:TASK, or decontam:tulu3; repeatable.",
@@ -206,6 +211,8 @@ def command(
     out: Path | None,
     **options: Any,
 ) -> int:
+    if bool(specs) == (options["index"] is not None):
+        raise click.UsageError("expected --evals SPEC, or --index DIR, and not both")
     evals = read_evals(specs, fields, kind, data_root, skip_missing)
     return scan(train, evals, out, **options)
 
@@ -245,6 +252,7 @@ def scan(
     es_cap: int | None = None,
     shard_mb: float = 64.0,
     cache: Path | None = None,
+    index: Path | None = None,
     as_json: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -272,6 +280,7 @@ def scan(
             shard_bytes=max(1, round(shard_mb * (1 << 20))),
             cache=cache or cache_folder(),
             rebuild=rebuild_index,
+            index=index,
             say=watching.say,
         )
         finished = run(job, out or _default_out(job), runner, watching, strict=strict, fresh=fresh)

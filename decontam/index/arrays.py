@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,7 +86,11 @@ def read_instances(evals: Sequence[EvalSet], rule: Rule, *, short: bool, drop_em
 
     rows = [row for each in evals for row in each.texts]
     texts = list(dict.fromkeys(text for row in rows for text in row if text is not None))
-    by_text = dict(zip(texts, fields_of(rule, texts), strict=True))
+    gc.disable()  # millions of small tuples and no cycles: collecting takes as long as making them
+    try:
+        by_text = dict(zip(texts, fields_of(rule, texts), strict=True))
+    finally:
+        gc.enable()
     read = Instances([], [], [], [], [], [])
     for number, row in enumerate(rows):
         own = [by_text[text] for text in row if text is not None]

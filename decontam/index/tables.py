@@ -41,9 +41,9 @@ def bitmap_of(keys: Array, most: int = 1 << 24) -> Array:
 def by_order(keys: Mapping[int, tuple[Array, Array]], most: int = 1 << 24) -> tuple[Array, Array, Array, Array]:
     """Bitmaps and tables of keys of several orders, each kind in one array: (orders, bitmap, table, values).
 
-    `keys` has for each number of words the distinct keys and a value of each. A row of `orders` is words of a key, first
-    word of its bitmap, number of its bits - 1, first slot of its table, number of its slots - 1; orders without keys
-    have no row.
+    `keys` has for each number of words the distinct keys and a value of each. A row of `orders` is words of a key,
+    first word of its bitmap, number of its bits - 1, first slot of its table, number of its slots - 1; orders without
+    keys have no row.
     """
     orders, bitmaps, tables, values = [], [], [], []
     n_words = n_slots = 0

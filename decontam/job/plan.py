@@ -114,7 +114,6 @@ def begin(plan: Plan, out: Path, fresh: bool = False) -> None:
 
     The manifest is written last and taken away first: what a folder without one holds does not count.
     """
-    from decontam.evals import to_jsonl
 
     mine = _manifest(plan)
     if begun(out) and not fresh:
@@ -123,9 +122,17 @@ def begin(plan: Plan, out: Path, fresh: bool = False) -> None:
         clear(out)
     with told(out):
         (out / SHARDS).mkdir(exist_ok=True)
-        write(out / EVALS, to_jsonl(plan.job.evals).encode())
+        write(out / EVALS, _evals(plan.job))
         if not (out / MANIFEST).is_file():
             write(out / MANIFEST, (json.dumps(mine, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def _evals(job: Job) -> bytes:
+    """The evals as one file; an index has them so."""
+    from decontam.evals import to_jsonl
+
+    known = job.index / EVALS
+    return known.read_bytes() if known.is_file() else to_jsonl(job.evals).encode()
 
 
 def _manifest(plan: Plan) -> dict[str, Any]:

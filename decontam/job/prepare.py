@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,19 +34,26 @@ def prepare(
     shard_bytes: int = 64 << 20,
     cache: Path,
     rebuild: bool = False,
+    index: Path | None = None,
     scanner: Scanner = KERNEL,
     say: Callable[[str], None] = print,
 ) -> Job:
     """The job that scans `train` against `evals`; builds the index where the cache has none. `say` is told of choices.
 
-    Raises DecontamError for data that is not there, selectors that cannot be read and evals that cannot be told apart.
+    A built `index` brings its own evals, rule, cap and ways of reading. Raises DecontamError for data that is not
+    there, selectors that cannot be read and evals that cannot be told apart.
     """
     from decontam.inputs import discover
 
+    if index is not None:
+        opened = scanner.open(index)
+        _refuse_lack(opened.meta, index, options)
+        evals, rule, cap = opened.evals, opened.rule.name, opened.meta["cap"]
+        drop_empty_fields = opened.meta["drop_empty_fields"]
     known = find_rule(rule)
     datasets = tuple(discover(each) for each in train)
     selections = tuple(_selection(dataset, select, scan_all, say) for dataset in datasets)
-    index = build_index(
+    folder = index or build_index(
         scanner,
         evals,
         known,
@@ -63,7 +70,7 @@ def prepare(
         selections=selections,
         evals=tuple(evals),
         rule=known,
-        index=index,
+        index=folder,
         cap=cap,
         limit=limit,
         drop_empty_fields=drop_empty_fields,
@@ -71,6 +78,13 @@ def prepare(
         shard_bytes=shard_bytes,
         scanner=scanner,
     )
+
+
+def _refuse_lack(meta: Mapping[str, Any], index: Path, options: Options) -> None:
+    """Raises DecontamError where an index was built without what the scan is to look for."""
+    for wanted, key, option in ((options.short, "short", "--short exact"), (options.near, "near", "--near-dup")):
+        if wanted and not meta[key]:
+            raise DecontamError(f"{index}: built without {option}; build one with it (python -m decontam index --help)")
 
 
 def build_index(scanner: Scanner, evals: Sequence[EvalSet], rule: Rule, *, cache: Path, **settings: Any) -> Path:

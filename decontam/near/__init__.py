@@ -20,6 +20,6 @@ __all__ = ["PROFILES", "Near", "NearIndex", "Profile", "build", "find_profile"]
 
 def build(evals: Sequence[EvalSet]) -> NearIndex:
     """The near-duplicate index of these evals; instances are numbered on from one eval to the next."""
-    from decontam.near.build import build as build_index
+    from decontam.near.building import build as build_index
 
     return build_index(evals)

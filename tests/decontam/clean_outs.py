@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from decontam.evals import to_jsonl
 from decontam.inputs import dataset_digest, discover, fingerprint
 from decontam.near import find_profile
-from decontam.near.build import build
+from decontam.near.building import build
 from decontam.reference import find, instances_of
 from decontam.rules import find_rule
 from decontam.select import parse_selectors
