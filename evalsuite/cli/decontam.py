@@ -82,7 +82,9 @@ class _Verbs(LazyGroup):
         try:
             return super().invoke(ctx)
         except DecontamError as error:
-            raise UsageError(str(error)) from error
+            ours = UsageError(str(error))
+            ours.exit_code = error.exit_code  # 3 where training data could not be read to its end
+            raise ours from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -166,9 +168,12 @@ def scan(
     from evalsuite.errors import UsageError
 
     roots = roots_of(data_roots)
-    chosen = _suites(suites, tasks, specs, (extra, regime, not no_quirks))
+    built = options.get("index") is not None
+    if built and (suites or tasks or specs):
+        raise UsageError("--index brings the evals that it was built of; leave out --suite, --tasks and --evals")
+    chosen = [] if built else _suites(suites, tasks, specs, (extra, regime, not no_quirks))
     try:
-        place = out or results / "decontam" / _folder(train, chosen, specs)
+        place = out or results / "decontam" / _folder(train, chosen, specs or (["index"] if built else []))
         more = read_evals(specs, fields, kind, roots[0] if roots else None, skip_missing) if specs else []
     except DecontamError as error:
         raise UsageError(str(error)) from error
