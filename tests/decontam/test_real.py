@@ -118,10 +118,10 @@ def test_a_file_holds_what_is_written_down(name: str, scanned: Callable[[str], S
     assert (found.exit, found.n_rows, counted) == (exit_code, n_rows, by_eval)
     assert all("exact" in m["flags"] and 0.5 < m["score"] <= 1 for m in found.matches)
     for each, of in found.verdict["evals"].items():
-        rows, instances, left = by_eval.get(each, (0, 0, 0))
+        rows, instances, kept = by_eval.get(each, (0, 0, 0))
         assert found.only("rates")[each] == pytest.approx(instances / of["n"], abs=1e-9)
         assert found.only("row_rates")[each] == pytest.approx(rows / n_rows, abs=1e-9)
-        assert found.only("capped_rates")[each] == pytest.approx(left / of["n"], abs=1e-9)
+        assert found.only("capped_rates")[each] == pytest.approx(kept / of["n"], abs=1e-9)
         over = instances > 0.02 * of["n"]
         assert found.only("actions")[each] == ("drop_or_clean" if over else "none")
     assert found.verdict["complete"] is True
