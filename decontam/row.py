@@ -211,8 +211,10 @@ def _parts(place: Place, value: Any) -> tuple[tuple[Place, str], ...]:
     for i, part in enumerate(value):
         if not isinstance(part, dict):
             raise BrokenRow(f"{_spell((*place, i))} is {kind(part)}, not a part of a text (an object with type, text)")
+        if not isinstance(part.get("type"), str):  # a list of something else, as the turns of a chat
+            raise BrokenRow(f"{_spell((*place, i))} has no type: not a part of a text (an object with type, text)")
         text = part.get("text")
-        if part.get("type") == "text" and text is not None:
+        if part["type"] == "text" and text is not None:
             if not isinstance(text, str):
                 raise BrokenRow(f"{_spell((*place, i, 'text'))} is {kind(text)}, not text")
             texts.append(((*place, i, "text"), text))

@@ -49,7 +49,7 @@ Examples:
   python -m decontam scan sft.jsonl --evals gsm8k_test.jsonl --out report/
   python -m decontam scan data/*.parquet --evals decontam:tulu3 --data-root hub/ --out report/
   python -m decontam review report/
-  python -m decontam clean sft.jsonl --matches report/
+  python -m decontam clean report/ -o sft-clean/
 
 Exit codes: 0 nothing over the limit, 1 a data set is over the limit on an eval, 2 wrong usage or broken input,
 3 not over the limit but incomplete, 70 a bug."""

@@ -28,7 +28,7 @@ def read_batches(shard: Shard, columns: Sequence[str] | None = None) -> Iterator
     try:
         yield from batches
     except (pa.ArrowException, OSError) as error:
-        raise TruncatedInput(f"{shard.file} is damaged: {error}") from error
+        raise TruncatedInput(f"is damaged: {error}") from error
 
 
 def first_row_of(shard: Shard) -> int:

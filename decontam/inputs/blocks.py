@@ -26,7 +26,7 @@ _spare: list[bytearray] = []
 
 
 class TruncatedInput(Exception):
-    """A file that ends early or is damaged; what stood before that place was read."""
+    """A file that ends early or is damaged; what stood before that place was read. Says why, not which file."""
 
 
 class Block(NamedTuple):
@@ -68,7 +68,7 @@ def _plain(shard: Shard, block: int) -> Iterator[Block]:
 
         yield from _whole_lines(fill, start, min(block, left + 1))
         if left:
-            raise TruncatedInput(f"{shard.file} ends {left} bytes early: it was cut while it was read")
+            raise TruncatedInput(f"ends {left} bytes early: it was cut while it was read")
 
 
 def _opened(shard: Shard) -> io.FileIO:
@@ -98,7 +98,7 @@ def _compressed(shard: Shard, block: int) -> Iterator[Block]:
     finally:
         source.close()
     if source.why:
-        raise TruncatedInput(f"{shard.file} {source.why}")
+        raise TruncatedInput(source.why)
 
 
 class _Decompressed:

@@ -13,6 +13,7 @@ from decontam.errors import BrokenRow, DecontamError
 from decontam.inputs.batches import groups_of, read_batches
 from decontam.inputs.blocks import TruncatedInput, read_blocks
 from decontam.inputs.discover import Dataset, Format
+from decontam.row import kind
 from decontam.types import Shard
 
 BLANK = b" \t\r\n"  # a line of nothing else is no row
@@ -46,6 +47,19 @@ def parse_line(line: bytes) -> Any:
 def first_rows(dataset: Dataset, n: int = 100) -> list[dict[str, Any]]:
     """The first n rows that are objects; lines that are none or cannot be read are passed over."""
     return list(islice(_objects(dataset), n))
+
+
+def why_no_rows(dataset: Dataset) -> str:
+    """What is wrong with the first line of a data set of which no row can be read."""
+    for file in dataset.files:
+        try:
+            for line in _lines(file.path, file.format) if file.format not in ("parquet", "arrow") else ():
+                return f"{file.name} row 0: the row is {kind(parse_line(line))}, not an object"
+        except BrokenRow as error:
+            return f"{file.name} row 0: {error}"
+        except TruncatedInput as error:
+            return f"{file.name} {error}"
+    return f"{dataset.name}: no rows; expected training data with at least one"
 
 
 def _objects(dataset: Dataset) -> Iterator[dict[str, Any]]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from decontam.errors import DecontamError
-from decontam.job.folder import held
+from decontam.job.folder import clear, held, refuse_foreign
 from decontam.job.local import Runner
 from decontam.job.plan import Job, Plan, begin, make_plan
 from decontam.job.progress import Observer
-from decontam.job.reduce import Finished, first_broken, reduce
+from decontam.job.reduce import Finished, Unfit, first_broken, reduce
 from decontam.job.work import Done, Failed, Piece, Source, shard_done, source_digest
 
 
@@ -30,6 +30,7 @@ def run(
     whole files only, and the same call goes on from there.
     """
     plan = make_plan(job)
+    refuse_foreign(out)
     with held(out):
         begin(plan, out, fresh)
         failed = _do_pieces(plan, out, runner, observer, strict)
@@ -38,7 +39,11 @@ def run(
             raise DecontamError(f"{file} row {row:,}: {why}; mend it, or scan without --strict to count such rows")
         if failed:
             raise Incomplete(_told(failed))
-        return reduce(plan, out, observer.say)
+        try:
+            return reduce(plan, out, observer.say)
+        except Unfit:
+            clear(out)  # else the folder would be refused to the same command with better selectors
+            raise
 
 
 def _do_pieces(plan: Plan, out: Path, runner: Runner, observer: Observer, strict: bool) -> list[Failed]:

@@ -50,16 +50,22 @@ def held(out: Path) -> Iterator[None]:
 
 def begun(out: Path) -> bool:
     """Whether a job lives in the folder; raises DecontamError when something else does."""
-    if (out / MANIFEST).is_file():
-        return True
+    refuse_foreign(out)
+    return (out / MANIFEST).is_file()
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raises DecontamError when something else than a job lives in the folder; leaves not even a lock there."""
+    if (out / MANIFEST).is_file() or not out.is_dir():
+        return
     # A scan that --fresh had begun to clear away leaves reports, but then beside its shards.
     ours = {_LOCK, EVALS, SHARDS, *((*REPORTS, CLEAN_IDS, REVIEW) if (out / SHARDS).is_dir() else ())}
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in ours)
+    names = sorted(path.name for path in out.iterdir())
+    foreign = [name for name in names if name not in ours and not name.startswith(_WRITING)]
     if foreign:
         raise DecontamError(
             f"{out}: not a folder of decontamination, it holds {', '.join(map(repr, foreign[:3]))}; use another --out"
         )
-    return False
 
 
 def clear(out: Path) -> None:
@@ -100,7 +106,7 @@ def told(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or out
-        why = error.strerror or type(error).__name__
+        why = error.strerror or str(error) or type(error).__name__
         raise DecontamError(f"{where}: {why}; free or open the folder, then the same command goes on") from error
 
 

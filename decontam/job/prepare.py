@@ -108,10 +108,13 @@ def _path(argument: str, dataset: Dataset) -> str:
 
 def _selection(dataset: Dataset, given: Sequence[str], scan_all: bool, say: Callable[[str], None]) -> Selection:
     """The selectors given, else those that the first rows suggest, told."""
-    from decontam.inputs import first_rows
+    from decontam.inputs import first_rows, why_no_rows
     from decontam.select import auto_select, parse_selectors
 
-    selection = parse_selectors(given) if given else auto_select(first_rows(dataset), dataset.name)
+    rows = first_rows(dataset)
+    if not rows and not given:
+        raise DecontamError(why_no_rows(dataset))
+    selection = (parse_selectors(given) if given else auto_select(rows, dataset.name)).checked(rows)
     if scan_all:
         selection = selection.with_scan_all()
     n = len(dataset.files)

@@ -63,7 +63,11 @@ class _Count:
     def details(self) -> str:
         spent = max(time.monotonic() - self.began, 1e-3)
         rate = self.n_bytes / 1e6 / spent
-        words = [f"{rate:,.{0 if rate >= 10 else 1}f} MB/s", f"{self.n_rows:,} rows", f"{self.n_matches:,} matches"]
+        words = [
+            f"{rate:,.{0 if rate >= 10 else 1}f} MB/s",
+            _counted(self.n_rows, "row"),
+            _counted(self.n_matches, "match", "es"),
+        ]
         words += [f"{self.n_broken:,} broken"] if self.n_broken else []
         return ", ".join(words)
 
@@ -75,6 +79,11 @@ class _Count:
         if seconds < 100:
             return f"{seconds:.0f} s left"
         return f"{seconds / 60:.0f} min left" if seconds < 6000 else f"{seconds / 3600:.1f} h left"
+
+
+def _counted(n: int, what: str, plural: str = "s") -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{n:,} {what}{plural if n != 1 else ''}"
 
 
 class Lines:
@@ -92,7 +101,9 @@ class Lines:
     def planned(self, total_bytes: int, n_shards: int, n_reused: int, reused_bytes: int) -> None:
         self._count = _Count(total_bytes, n_shards, reused_bytes, n_reused)
         self._shown = time.monotonic()
-        self.say(f"{n_shards:,} shards, {total_bytes / 1e6:,.1f} MB{f', {n_reused:,} done before' if n_reused else ''}")
+        self.say(
+            f"{_counted(n_shards, 'shard')}, {total_bytes / 1e6:,.1f} MB{f', {n_reused:,} done before' if n_reused else ''}"
+        )
 
     def scanned(self, done: Done, on_disk: int) -> None:
         count = self._count

@@ -28,6 +28,10 @@ SCHEMA = "decontam-summary/1"
 N_NAMED = 20  # broken rows that are named; the others are counted
 
 
+class Unfit(DecontamError):
+    """The data has no rows, or none that the selectors fit: what was scanned is worth nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """A job whose reports are written."""
@@ -110,7 +114,7 @@ def _tell(read: Sequence[Summary], say: Callable[[str], None]) -> None:
     for file, row, why in named:
         say(f"{file} row {row:,}: {why}")
     if (more := sum(each.n_broken for each in read) - len(named)) > 0:
-        say(f"and {more:,} more broken rows")
+        say(f"and {more:,} more broken row{'s' if more > 1 else ''}")
 
 
 def _summary_json(scan: Scan, read: Sequence[Summary]) -> bytes:
@@ -178,7 +182,7 @@ def _broken(read: Read) -> Iterator[tuple[str, int, str]]:
 
 
 def summaries(plan: Plan, out: Path, shards: Sequence[Read]) -> list[Summary]:
-    """What was read of each data set; raises DecontamError for one that has no rows, or none that the selectors fit."""
+    """What was read of each data set; raises Unfit for one that has no rows, or none that the selectors fit."""
     from decontam.select import nothing_selected
 
     found = []
@@ -187,15 +191,15 @@ def summaries(plan: Plan, out: Path, shards: Sequence[Read]) -> list[Summary]:
         counts = [read.counts for read in mine]
         n_rows, n_broken = sum(c.n_rows for c in counts), sum(c.n_broken for c in counts)
         if not n_rows:
-            raise DecontamError(f"{dataset.name}: no rows; expected training data with at least one")
+            raise Unfit(f"{dataset.name}: no rows; expected training data with at least one")
         n_unselected = sum(c.n_unselected for c in counts)
         if n_unselected and n_unselected == n_rows - n_broken:
             fields: Counter[str] = Counter()
             for each in counts:
                 fields.update(each.fields)
-            raise nothing_selected(selection, fields, dataset.name)
-        why = [f"{n_broken:,} broken rows"] if n_broken else []
-        why += [f"{read.shard.file}: {read.counts.why}" for read in mine if not read.counts.complete]
+            raise Unfit(str(nothing_selected(selection, fields, dataset.name)))
+        why = [f"{n_broken:,} broken row{'s' if n_broken > 1 else ''}"] if n_broken else []
+        why += [_incomplete(read, dataset.name) for read in mine if not read.counts.complete]
         found.append(
             Summary(
                 name=dataset.name,
@@ -212,6 +216,11 @@ def summaries(plan: Plan, out: Path, shards: Sequence[Read]) -> list[Summary]:
             )
         )
     return found
+
+
+def _incomplete(read: Read, dataset: str) -> str:
+    """Why a shard was not read as a whole, with the file where the data set does not name it."""
+    return read.counts.why if read.shard.file == dataset else f"{read.shard.file} {read.counts.why}"
 
 
 def _dataset_digest(plan: Plan, out: Path, dataset: Dataset) -> str:

@@ -33,6 +33,7 @@ from decontam.inputs import (
     read_batches,
     read_blocks,
     shards_of,
+    why_no_rows,
 )
 from decontam.types import Shard
 
@@ -158,7 +159,7 @@ def test_a_compressed_file_cut_anywhere_gives_whole_lines_and_says_so(tmp_path: 
         shard = shard_of(path, format)
         blocks, error = until_error(block.data[: block.length].tobytes() for block in read_blocks(shard, 500))
         assert isinstance(error, TruncatedInput)
-        assert str(error).startswith(f"a.{format} cannot be read beyond byte ")
+        assert str(error).startswith("cannot be read beyond byte ")
         found = b"".join(blocks)
         assert data.startswith(found)
         assert not found or found.endswith(b"\n")
@@ -330,9 +331,25 @@ def test_files_of_row_groups_may_be_empty_or_cut(tmp_path: Path, write_it: Any) 
     batches = (batch for shard in shards_of(discover(str(path)), 1) for batch in read_batches(shard))
     rows, error = until_error(row for batch in batches for row in batch.to_pylist())
     assert isinstance(error, TruncatedInput)
-    assert str(error).startswith(f"{path} is damaged: ")
+    assert str(error).startswith("is damaged: ")
     assert rows == ROWS[: len(rows)]
     assert 60 <= len(rows) < 200
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("a.jsonl", b"", "a.jsonl: no rows; expected training data with at least one"),
+        ("a.jsonl", b"\n[1]\n", "a.jsonl row 0: the row is a list, not an object"),
+        ("a.jsonl", '{"text": "x"}\n'.encode("utf-16"), "a.jsonl row 0: not UTF-8: byte 0xff at byte 1"),
+        ("a.jsonl", b'{"text": 1}\r{"text": 2}', "a.jsonl row 0: not JSON: Extra data at character 13"),
+        ("a.jsonl.gz", b"no gzip", "a.jsonl.gz cannot be read beyond byte 0 of its text: "),
+    ],
+)
+def test_a_file_of_which_no_row_can_be_read_says_why(tmp_path: Path, name: str, data: bytes, why: str) -> None:
+    dataset = discover(str(write(tmp_path / name, data)))
+    assert first_rows(dataset) == []
+    assert why_no_rows(dataset).startswith(f"{tmp_path}/{why}")
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])

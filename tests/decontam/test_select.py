@@ -98,6 +98,8 @@ def test_selectors_pick_messages(
         ("text", {"text": True}, "text is true, not text"),
         ("text", {"text": {"a": 1}}, "text is an object, not text"),
         ("text", {"text": ["a"]}, "text[0] is a string, not a part of a text (an object with type, text)"),
+        ("messages", CHAT, "messages[0] has no type: not a part of a text (an object with type, text)"),
+        ("text", {"text": [{"text": "a"}]}, "text[0] has no type: not a part of a text (an object with type, text)"),
         ("instruction+input", {"instruction": "a", "input": 1}, "input is a number, not text"),
         ("a.b", {"a": "x"}, "a is a string, not an object"),
         ("messages[*].content", {"messages": "x"}, "messages is a string, not a list"),
@@ -181,6 +183,10 @@ def test_no_selector_is_an_error() -> None:
         ([{"question": "q", "answer": "a", "text": "t"}], ["question"]),
         ([{"text": "t"}], ["text"]),
         ([{"text": ["t"]}], ["text[*]"]),
+        ([{"messages": "odd"}, CHAT, CHAT], [USER]),
+        ([CHAT, *[{"messages": "m"}] * 2], ["messages"]),
+        ([CHAT, *[{"text": "t"}] * 3], ["text"]),
+        ([CHAT, *[{"text": "t", "messages": []}] * 2, {"text": 4}], [USER]),
     ],
 )
 def test_the_first_rows_tell_the_selectors(rows: list[dict[str, Any]], expected: list[str]) -> None:

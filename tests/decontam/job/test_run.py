@@ -19,6 +19,7 @@ from decontam.errors import DecontamError
 from decontam.inputs import dataset_digest, discover
 from decontam.job import Incomplete, Options
 from decontam.job.progress import Lines
+from decontam.job.work import Kernel
 from decontam.types import Shard
 from tests.decontam.job.plain import Plain, make_job, scan, sums, tree, write_rows
 
@@ -157,11 +158,11 @@ def test_twenty_broken_rows_are_named_and_the_others_counted(tmp_path: Path, cac
 def test_a_compressed_file_cut_short_is_read_up_to_there(tmp_path: Path, cache: Path) -> None:
     whole = gzip.compress(write_rows(tmp_path / "a.jsonl", 5000, every=500).read_bytes(), mtime=0)
     (tmp_path / "b.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    done = scan(make_job([tmp_path / "b.jsonl.gz"], cache, limit=0.5), tmp_path / "out")
+    done = scan(make_job([f"b={tmp_path}/b.jsonl.gz"], cache, limit=0.5), tmp_path / "out")
     [data] = read(tmp_path / "out" / "summary.json")["datasets"]
     assert 0 < data["rows"] < 5000
     assert not data["complete"]
-    assert "b.jsonl.gz" in data["why"][0]
+    assert "b.jsonl.gz cannot be read beyond byte" in data["why"][0]
     assert done.exit == 3
 
 
@@ -171,6 +172,13 @@ def test_selectors_that_fit_no_row_are_refused_with_the_fields_there_are(tmp_pat
         scan(job, tmp_path / "out")
     assert caught.value.exit_code == 2
     assert not (tmp_path / "out" / "verdict.json").exists()
+    scan(make_job([tmp_path / "a.jsonl"], cache, select=["text"]), tmp_path / "out")  # the folder is not taken
+
+
+def test_a_selector_that_only_fits_below_another_key_is_refused(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"meta": {"text": "x"}}\n' * 9)
+    with pytest.raises(DecontamError, match=r"no row has text at 'text'.*meta \(9\)"):
+        scan(make_job([tmp_path / "a.jsonl"], cache, select=["text"], scanner=Kernel()), tmp_path / "out")
 
 
 def test_selectors_that_fit_some_rows_are_counted(tmp_path: Path, cache: Path) -> None:
@@ -184,6 +192,8 @@ def test_a_data_set_without_rows_is_refused(tmp_path: Path, cache: Path) -> None
     (tmp_path / "a.jsonl").write_text("")
     with pytest.raises(DecontamError, match="no rows"):
         scan(make_job([tmp_path / "a.jsonl"], cache, select=["text"]), tmp_path / "out")
+    with pytest.raises(DecontamError, match=r"a\.jsonl: no rows; expected"):
+        make_job([tmp_path / "a.jsonl"], cache)
 
 
 def test_two_data_sets_of_one_name_are_refused(tmp_path: Path, cache: Path) -> None:
@@ -310,8 +320,8 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path, ca
     (tmp_path / "out" / "thesis.tex").write_text("x")
     with pytest.raises(DecontamError, match=r"it holds 'thesis\.tex'"):
         scan(job, tmp_path / "out", fresh=fresh)
-    assert (tmp_path / "out" / "thesis.tex").read_text() == "x"
-    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert tree(tmp_path / "out") == {"thesis.tex": b"x"}
+    assert not (tmp_path / "out" / ".lock").exists()
 
 
 def test_a_folder_that_another_process_writes_is_refused(tmp_path: Path, cache: Path) -> None:
