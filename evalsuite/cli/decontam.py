@@ -39,7 +39,7 @@ Examples:
   evalsuite decontam scan sft.jsonl --suite tulu3-dev --data-root data/
   evalsuite decontam scan sft.jsonl --suite tulu3-dev,tulu3-unseen
   evalsuite decontam review results/decontam/sft.jsonl-tulu3-dev
-  evalsuite decontam clean sft.jsonl --matches results/decontam/sft.jsonl-tulu3-dev
+  evalsuite decontam clean results/decontam/sft.jsonl-tulu3-dev -o sft-clean
 
 Exit codes: 0 nothing over the limit, 1 a data set is over the limit on an eval, 2 wrong usage or broken input,
 3 not over the limit but incomplete, 70 a bug."""

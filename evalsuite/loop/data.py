@@ -121,8 +121,8 @@ def _problems(each: Given, report: Contamination | None, against: Against, resul
         held = ", ".join(f"{fraction:.1%} of {benchmark}" for benchmark, fraction in over.items())
         yield (
             f"{name} holds {held} (at most {rule.max_eval_fraction:.1%}): the gate would block whatever is trained on "
-            f"it; clean it and name the clean file: evalsuite decontam clean {each.path} --matches "
-            f"{_report_folder(each, over, results)}"
+            f"it; clean it and name the clean file: evalsuite decontam clean {_report_folder(each, over, results)} "
+            f"-o {Path(each.path).stem}-clean"
         )
 
 

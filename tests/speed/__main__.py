@@ -31,6 +31,7 @@ WORKLOADS = (
     "w8_sandbox",
     "w9_verifiers",
     "w10_gate",
+    "w11_decontam",
 )
 COLUMNS = ("name", "peer", "unit", "ours", "theirs", "ratio", "goal", "command", "note", "when")
 

@@ -69,7 +69,15 @@ def test_an_incomplete_scan_exits_3_and_strict_exits_2(world: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["scan", "a.jsonl"], "Missing option '--evals'. (see: python -m decontam scan --help)"),
+        (
+            ["scan", "a.jsonl"],
+            "expected --evals SPEC, or --index DIR, and not both (see: python -m decontam scan --help)",
+        ),
+        (["scan", "a.jsonl", "--index", "none"], "--index"),
+        (
+            ["scan", "a.jsonl", "--evals", "sums.jsonl", "--rule", "any-8", "--short", "exact"],
+            "rule 'any-8' has others",
+        ),
         (["scan", "--evals", "sums.jsonl"], "Missing argument 'TRAIN...'"),
         (["scan", "a.jsnl", "--evals", "sums.jsonl"], "no file or folder 'a.jsnl'; did you mean 'a.jsonl'?"),
         (["scan", "a.jsonl", "--evals", "sums.jsnl"], "no evals at 'sums.jsnl'"),
@@ -80,7 +88,7 @@ def test_an_incomplete_scan_exits_3_and_strict_exits_2(world: Path, capsys: pyte
         (["scan", "a.jsonl", "--evals", "sums.jsonl", "--out", "a.jsonl/out"], "a.jsonl"),
         (["scan", "a.jsonl", "--evals", "sums.jsonl", "--kind", "secret"], "'secret' is not one of"),
         (["skan"], "no command named 'skan'; did you mean 'scan'?"),
-        (["index"], "Missing option '--evals'"),
+        (["index"], "no evals given; name some with --evals"),
     ],
 )
 def test_misuse_is_one_line_and_exit_2(

@@ -112,7 +112,7 @@ def test_data_over_the_limit_is_refused_with_how_to_clean_it(tmp_path: Path, aga
     said = refusal(tmp_path, data, against)
     # 2 % itself is not over the limit
     assert "mix.jsonl holds 57.2% of a (at most 2.0%): the gate would block whatever is trained on it" in said
-    assert said.endswith(f"evalsuite decontam clean {data.path} --matches {place}")
+    assert said.endswith(f"evalsuite decontam clean {place} -o mix-clean")
 
 
 @pytest.mark.parametrize("against", [REQUIRED, OPTIONAL, None])
