@@ -87,8 +87,6 @@ def build(
     rebuild: bool = False,
 ) -> Path:
     """The folder of the index in `cache`, built when it is not there yet (or with `rebuild`, anew)."""
-    if short and rule.analyzer != "pattern":
-        raise DecontamError(f"--short exact compares words as tulu3 does, rule {rule.name!r} has others; leave it out")
     digest, told = digest_of(evals, rule, cap=cap, short=short, near=near, drop_empty_fields=drop_empty_fields)
     folder = cache / digest[:24]
     if folder.is_dir() and not rebuild:

@@ -93,6 +93,8 @@ def build_index(scanner: Scanner, evals: Sequence[EvalSet], rule: Rule, *, cache
 
     if not evals:
         raise DecontamError("no evals given; name some with --evals (see: python -m decontam scan --help)")
+    if settings.get("short") and rule.analyzer != "pattern":
+        raise DecontamError(f"--short exact compares words as tulu3 does, rule {rule.name!r} has others; leave it out")
     refuse_evals(evals)
     with told(cache):
         index = scanner.build(evals, rule, cache=cache, **settings)

@@ -101,9 +101,8 @@ class Lines:
     def planned(self, total_bytes: int, n_shards: int, n_reused: int, reused_bytes: int) -> None:
         self._count = _Count(total_bytes, n_shards, reused_bytes, n_reused)
         self._shown = time.monotonic()
-        self.say(
-            f"{_counted(n_shards, 'shard')}, {total_bytes / 1e6:,.1f} MB{f', {n_reused:,} done before' if n_reused else ''}"
-        )
+        before = f", {n_reused:,} done before" if n_reused else ""
+        self.say(f"{_counted(n_shards, 'shard')}, {total_bytes / 1e6:,.1f} MB{before}")
 
     def scanned(self, done: Done, on_disk: int) -> None:
         count = self._count
