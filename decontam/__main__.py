@@ -41,7 +41,10 @@ def _program() -> str:
 
 
 def _tell(message: str, code: int) -> int:
-    print(f"decontam: {message}", file=sys.stderr)
+    from decontam.report.passages import visible_lines
+
+    # Names of files and fields are others' text: spelled out, they cannot steer the terminal.
+    print(f"decontam: {visible_lines(message)}", file=sys.stderr)
     return code
 
 

@@ -115,6 +115,8 @@ def begin(plan: Plan, out: Path, fresh: bool = False) -> None:
     The manifest is written last and taken away first: what a folder without one holds does not count.
     """
 
+    from decontam.report.lines import json_text
+
     mine = _manifest(plan)
     if begun(out) and not fresh:
         _compare(_read(out / MANIFEST), mine, plan, out)
@@ -124,7 +126,7 @@ def begin(plan: Plan, out: Path, fresh: bool = False) -> None:
         (out / SHARDS).mkdir(exist_ok=True)
         write(out / EVALS, _evals(plan.job))
         if not (out / MANIFEST).is_file():
-            write(out / MANIFEST, (json.dumps(mine, ensure_ascii=False, indent=1) + "\n").encode())
+            write(out / MANIFEST, json_text(mine, indent=1).encode() + b"\n")
 
 
 def _evals(job: Job) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
 from decontam.job.work import Done
+from decontam.report.passages import visible
 
 
 class Observer(Protocol):
@@ -96,7 +97,7 @@ class Lines:
         self._shown = 0.0
 
     def say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(visible(line), file=self._stream, flush=True)
 
     def planned(self, total_bytes: int, n_shards: int, n_reused: int, reused_bytes: int) -> None:
         self._count = _Count(total_bytes, n_shards, reused_bytes, n_reused)
@@ -134,7 +135,7 @@ class Live:
         self._count = _Count()
 
     def say(self, line: str) -> None:
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
     def planned(self, total_bytes: int, n_shards: int, n_reused: int, reused_bytes: int) -> None:
         self._count = _Count(total_bytes, n_shards, reused_bytes, n_reused)

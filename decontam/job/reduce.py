@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,6 +117,8 @@ def _tell(read: Sequence[Summary], say: Callable[[str], None]) -> None:
 
 
 def _summary_json(scan: Scan, read: Sequence[Summary]) -> bytes:
+    from decontam.report.lines import json_text
+
     raw = {
         "schema": SCHEMA,
         "complete": all(not each.why for each in read),
@@ -140,7 +141,7 @@ def _summary_json(scan: Scan, read: Sequence[Summary]) -> bytes:
         ],
         "evals": {facts.eval.name: _eval_json(facts) for facts in scan.evals},
     }
-    return (json.dumps(raw, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "surrogateescape")
+    return json_text(raw, indent=1).encode() + b"\n"
 
 
 def _eval_json(facts: EvalFacts) -> dict[str, Any]:

@@ -273,4 +273,4 @@ def _sha256(path: Path) -> str:
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, sort_keys=True) + "\n").encode()
+    return (json.dumps(value, sort_keys=True) + "\n").encode()  # escapes, as keys of rows may hold lone surrogates

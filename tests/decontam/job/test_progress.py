@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from decontam.__main__ import main
 from decontam.job import progress as progress_module
 from decontam.job import usable_cores
 from decontam.job.plan import make_plan
@@ -37,6 +38,22 @@ def test_plain_lines_come_now_and_then_and_at_the_end(monkeypatch: pytest.Monkey
         "3/4 shards, 1.5 MB/s, 2,000 rows, 14 matches, 20 s left",
         "4/4 shards, 2.0 MB/s, 3,000 rows, 21 matches, 1 broken",
     ]
+
+
+def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    Lines(out).say("\x1b[2J\u202e.jsonl: 1 file")
+    assert out.getvalue() == "\\x1b[2J\\u202e.jsonl: 1 file\n"
+    assert main(["scan", "\x1b[2Ja.json", "--evals", "e.jsonl"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_one_is_singular() -> None:
+    out = io.StringIO()
+    lines = Lines(out)
+    lines.planned(total_bytes=100, n_shards=1, n_reused=0, reused_bytes=0)
+    lines.scanned(Done(done(0).piece, ShardCounts(n_rows=1), 1), on_disk=100)
+    assert out.getvalue().startswith("1 shard, 0.0 MB\n1/1 shards, 0.0 MB/s, 1 row, 1 match\n")
 
 
 def test_a_terminal_sees_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -268,6 +268,18 @@ def test_the_same_bytes_fetched_again_are_the_same_file(tmp_path: Path, cache: P
     assert tree(tmp_path / "out") == before
 
 
+def test_names_and_keys_that_no_utf_8_can_hold_are_escaped(tmp_path: Path, cache: Path) -> None:
+    data, out = tmp_path / os.fsdecode(b"odd\xff.jsonl"), tmp_path / "out"
+    data.write_bytes(b'{"\\ud800": 1, "text": "x"}\n' * 3)
+    scan(make_job([data], cache, scanner=Kernel()), out)
+    scan(make_job([data], cache, scanner=Kernel()), out)  # and known again
+    assert read(out / "manifest.json")["files"][0]["file"] == str(data)
+    assert read(out / "summary.json")["datasets"][0]["name"] == str(data)
+    data.write_bytes(b'{"\\ud800": 1}\n' * 3)
+    with pytest.raises(DecontamError, match="no row has text at 'text'"):
+        scan(make_job([data], cache, scanner=Kernel(), select=["text"]), out, fresh=True)
+
+
 # -- the folder of another job --
 
 
