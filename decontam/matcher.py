@@ -16,6 +16,7 @@ from decontam.kernel.cover import CAPPED, EXACT, UNSURE, cover
 from decontam.kernel.gate import gate_lines, gate_spans, gate_texts
 from decontam.kernel.jsonl import lines
 from decontam.kernel.tables import lower_table, separator_table
+from decontam.kernel.words import MASK_ROOM
 from decontam.text import spans_of, words_of
 from decontam.types import Need
 
@@ -50,15 +51,14 @@ class Matcher:
         self.native = self.rule.analyzer == "pattern"  # the gate can read raw JSON
         a = index.arrays
         self._separators, self._lower = separator_table(self.rule.analyzer), lower_table(self.rule.analyzer)
-        self._gate = [
-            a[f"gate_{name}"] for name in ("orders", "bitmap", "table", "number", "starts", "phrase", "place")
-        ]
-        self._gate += [a[name] for name in ("phrase_starts", "phrase_words", "word_hashes")]
+        self._gate = [a[f"gate_{name}"] for name in ("orders", "bitmap", "table", "entries")]
         self._known = [
             *(a[name] for name in ("vocab_table", "vocab_ids", "vocab_starts", "vocab_text")),
-            *(a[name] for name in ("orders", "bitmap", "table", "group")),
-            *(a[name] for name in ("group_starts", "group_phrases", "group_ends", "phrase_starts", "phrase_words")),
-            *(a[name] for name in ("phrase_common", "kept_starts", "kept_instance", "instances", "fields")),
+            *(a[name] for name in ("orders", "bitmap", "table", "entries")),
+            *(
+                a[name]
+                for name in ("phrase_words", "phrase_common", "kept_starts", "kept_instance", "instances", "fields")
+            ),
             *(a[name] for name in ("common_before", "window_phrase", "window_weight")),
         ]
         n_phrases, n_instances = a["phrase_starts"].size - 1, len(a["instances"])
@@ -76,7 +76,8 @@ class Matcher:
 
     def _words_room(self, room: int) -> None:
         room = 1 << max(16, int(room + 8 - 1).bit_length())
-        self._gaps, self._begins, self._ends, self._left, self._ids = (np.zeros(room, np.int32) for _ in range(5))
+        self._begins, self._ends, self._left, self._ids = (np.zeros(room, np.int32) for _ in range(4))
+        self._mask = np.zeros(room + MASK_ROOM, np.uint8)
         self._hashes, self._keys = np.zeros(room, np.uint64), np.zeros(room, np.uint64)
         self._froms, self._tos = np.zeros(room, np.int32), np.zeros(room, np.int32)
         self._side = np.zeros(LONGEST_WORD, np.uint8)
@@ -113,7 +114,7 @@ class Matcher:
         scratch = (self._separators, self._lower, starts, status.size, status, *self._gate)
         room = 1
         while room:
-            words = (self._gaps, self._hashes, self._begins, self._ends, self._keys, self._left, self._side)
+            words = (self._mask, self._hashes, self._begins, self._ends, self._keys, self._left, self._side)
             if self._apart:
                 room = gate_spans(buf, self._spans, *scratch, *words)
             else:
@@ -126,7 +127,7 @@ class Matcher:
         passed = np.zeros(starts.size, np.uint8)
         while room := gate_texts(
             buf, starts, stops, self._separators, self._lower, passed, *self._gate,
-            self._gaps, self._hashes, self._begins, self._ends, self._keys, self._left, self._side,
+            self._mask, self._hashes, self._begins, self._ends, self._keys, self._left, self._side,
         ):  # fmt: skip
             self._words_room(room)
         return np.flatnonzero(passed)
@@ -153,7 +154,7 @@ class Matcher:
                 buf, starts, stops, text, self._separators, self._lower, self.native, *self._known,
                 MODES[self.rule.score], self.rule.threshold.numerator, self.rule.threshold.denominator,
                 self._hits, self.most_hits,
-                self._gaps, self._hashes, self._begins, self._ends, self._keys, self._left, self._side, self._ids,
+                self._mask, self._hashes, self._begins, self._ends, self._keys, self._left, self._side, self._ids,
                 self._froms, self._tos, *self._state,
                 self._out[0], self._out[1], self._out[2], self._out[3], counts,
             )  # fmt: skip

@@ -20,7 +20,7 @@ from decontam.errors import DecontamError
 from decontam.rules import RULES, Rule
 from decontam.types import EvalSet
 
-FORMAT = 4
+FORMAT = 5
 META = "meta.json"
 
 

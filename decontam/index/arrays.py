@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from decontam.index.gate import choose_keys, keep, keys_of_phrases, left_out_order
+from decontam.index.gate import checks_of_phrases, choose_keys, keep, keys_of_phrases, left_out_order
 from decontam.index.tables import by_order, power_above, table_of
 from decontam.kernel import PADDING
 from decontam.kernel.cover import ANY, COVERAGE, IDF, WHOLE
 from decontam.kernel.gate import ORDERS
 from decontam.kernel.tables import lower_table, separator_table
-from decontam.kernel.words import tokenise
+from decontam.kernel.words import MASK_ROOM, tokenise
 from decontam.rules import IDF_UNIT, Rule
 from decontam.types import EvalSet, Field
 
@@ -202,10 +202,11 @@ def hash_words(encoded: Sequence[bytes], rule: Rule) -> Array:
     """The kernel's hash of each word."""
     text = np.frombuffer(b" ".join(encoded) + bytes(PADDING), np.uint8)
     room = text.size + 1
-    gaps, begins, ends = (np.zeros(room, np.int64) for _ in range(3))
+    begins, ends = np.zeros(room, np.int32), np.zeros(room, np.int32)
+    mask = np.zeros(room + MASK_ROOM, np.uint8)
     hashes, side = np.zeros(room, np.uint64), np.zeros(256, np.uint8)
     separators, lower = separator_table(rule.analyzer), lower_table(rule.analyzer)
-    n = tokenise(text, 0, text.size - PADDING, False, separators, lower, gaps, side, hashes, begins, ends, 0)
+    n = tokenise(text, 0, text.size - PADDING, False, separators, lower, mask, side, hashes, begins, ends, 0)
     assert n == len(encoded)
     return hashes[:n]
 
@@ -214,23 +215,21 @@ def _phrase_tables(found: dict[str, Any]) -> dict[str, Array]:
     """For phrases of one to four words a table each, one by the first five words for longer ones; phrases by key."""
     starts, words, hashes = found["phrase_starts"], found["phrase_words"], found["word_hashes"]
     size = np.diff(starts)
-    keys, members, sizes = {}, [], []
-    n_groups = 0
+    keys, members = {}, []
+    n_members = 0
     for order in (5, 4, 3, 2, 1):
         of_order = np.flatnonzero(np.minimum(size, 5) == order)
         unique, inverse = np.unique(keys_of_phrases(of_order, starts, words, hashes, order), return_inverse=True)
-        keys[order] = unique, np.arange(n_groups, n_groups + unique.size)
+        many = np.bincount(inverse, minlength=unique.size)
+        keys[order] = unique, n_members + np.cumsum(many) - many, many
         members.append(of_order[np.argsort(inverse, kind="stable")])
-        sizes.append(np.bincount(inverse, minlength=unique.size))
-        n_groups += unique.size
+        n_members += of_order.size
     phrases = np.concatenate(members)
-    ends = words[starts[1:][phrases] - 1].astype(np.uint64)
-    tables = dict(zip(("orders", "bitmap", "table", "group"), by_order(keys), strict=True))
-    return tables | {
-        "group_starts": np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64),
-        "group_phrases": phrases.astype(np.uint32),
-        "group_ends": size[phrases].astype(np.uint64) << np.uint64(32) | ends,
-    }
+    high = np.uint64(32)
+    ends = size[phrases].astype(np.uint64) << high | words[starts[1:][phrases] - 1].astype(np.uint64)
+    begins = phrases.astype(np.uint64) << high | starts[phrases].astype(np.uint64)
+    tables = dict(zip(("orders", "bitmap", "table"), by_order(keys), strict=True))
+    return tables | {"entries": np.stack([ends, begins], axis=1)}
 
 
 def _gate(found: dict[str, Any], rule: Rule) -> dict[str, Array]:
@@ -261,11 +260,16 @@ def _gate(found: dict[str, Any], rule: Rule) -> dict[str, Array]:
     }
     # What a key must stand in: each phrase that it serves, once.
     whole = np.unique(np.stack([served, phrase[windows], places], axis=1), axis=0)
-    made["gate_starts"] = np.searchsorted(whole[:, 0], np.arange(count + 1)).astype(np.int64)
-    made["gate_phrase"], made["gate_place"] = whole[:, 1].astype(np.uint32), whole[:, 2].astype(np.uint32)
+    served, phrases, place = whole.T
+    starts, size = found["phrase_starts"], np.diff(found["phrase_starts"])
+    shape = place.astype(np.uint64) << np.uint64(32) | size[phrases].astype(np.uint64)
+    checks = checks_of_phrases(phrases, starts, found["phrase_words"], found["word_hashes"])
+    made["gate_entries"] = np.stack([checks, shape], axis=1)
+    many = np.bincount(served, minlength=count)
     of_order = {n: np.flatnonzero(orders[:count] == n) for n in ORDERS}
-    tables = by_order({n: (chosen[at], at) for n, at in of_order.items()}, GATE_BITS)
-    made |= zip(("gate_orders", "gate_bitmap", "gate_table", "gate_number"), tables, strict=True)
+    first = np.cumsum(many) - many
+    tables = by_order({n: (chosen[at], first[at], many[at]) for n, at in of_order.items()}, GATE_BITS)
+    made |= zip(("gate_orders", "gate_bitmap", "gate_table"), tables, strict=True)
     made["gate_counts"] = np.array([phrase.size, windows.size, count], np.int64)
     return made
 

@@ -14,6 +14,7 @@ from numba import njit
 
 from decontam.kernel.bits import rotate
 from decontam.kernel.cover import ANY, COVERAGE, IDF, UNSURE
+from decontam.kernel.gate import check_of
 from decontam.kernel.words import PRIME, STEP, U
 
 Array = np.ndarray[Any, Any]
@@ -151,3 +152,13 @@ def keys_of_phrases(phrases: Any, phrase_starts: Any, phrase_words: Any, word_ha
     for i in range(phrases.size):
         keys[i] = key_of(word_hashes, phrase_words, phrase_starts[phrases[i]] + n - 1, n)
     return keys
+
+
+@njit(cache=True, nogil=True)
+def checks_of_phrases(phrases: Any, phrase_starts: Any, phrase_words: Any, word_hashes: Any) -> Any:
+    """A hash over all words of each phrase, as kernel.gate.check_of takes it of a text."""
+    checks = np.zeros(phrases.size, np.uint64)
+    for i in range(phrases.size):
+        first, stop = phrase_starts[phrases[i]], phrase_starts[phrases[i] + 1]
+        checks[i] = check_of(word_hashes[phrase_words[first:stop]], 0, stop - first)
+    return checks

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from decontam.errors import DecontamError
 from decontam.kernel.words import U
 
 Array = np.ndarray[Any, Any]
 EMPTY = np.zeros(0, np.uint64)
+COUNT_BITS = 20  # of how many entries a key has
 
 
 def power_above(n: int) -> int:
@@ -38,31 +40,30 @@ def bitmap_of(keys: Array, most: int = 1 << 24) -> Array:
     return bitmap
 
 
-def by_order(keys: Mapping[int, tuple[Array, Array]], most: int = 1 << 24) -> tuple[Array, Array, Array, Array]:
-    """Bitmaps and tables of keys of several orders, each kind in one array: (orders, bitmap, table, values).
+def by_order(keys: Mapping[int, tuple[Array, Array, Array]], most: int = 1 << 24) -> tuple[Array, Array, Array]:
+    """Bitmaps and tables of keys of several orders, each kind in one array: (orders, bitmap, table).
 
-    `keys` has for each number of words the distinct keys and a value of each. A row of `orders` is words of a key,
-    first word of its bitmap, number of its bits - 1, first slot of its table, number of its slots - 1; orders without
-    keys have no row.
+    `keys` has for each number of words the distinct keys, the first entry of each and how many it has. A row of
+    `orders` is words of a key, first word of its bitmap, number of its bits - 1, first slot of its table, number of its
+    slots - 1; orders without keys have no row. A slot of the table is a key and first << 20 | how many.
     """
-    orders, bitmaps, tables, values = [], [], [], []
+    orders = []
+    bitmaps, tables = [np.zeros(0, np.uint64)], [np.zeros((0, 2), np.uint64)]
     n_words = n_slots = 0
-    for order, (of_order, told) in keys.items():
+    for order, (of_order, first, many) in keys.items():
         if not of_order.size:
             continue
+        if int(many.max()) >= 1 << COUNT_BITS:
+            raise DecontamError(f"more than {1 << COUNT_BITS:,} phrases begin with the same words; use fewer evals")
         bitmap = bitmap_of(of_order, most)
-        table, at = table_of(of_order)
-        orders.append((order, n_words, bitmap.size * 64 - 1, n_slots, table.size - 1))
+        slots, at = table_of(of_order)
+        told = first.astype(np.uint64) << np.uint64(COUNT_BITS) | many.astype(np.uint64)
+        orders.append((order, n_words, bitmap.size * 64 - 1, n_slots, slots.size - 1))
         bitmaps.append(bitmap)
-        tables.append(table)
-        values.append(told.astype(np.uint32)[at])
+        tables.append(np.stack([slots, told[at]], axis=1))
         n_words += bitmap.size
-        n_slots += table.size
-    rows = np.array(orders, np.uint64).reshape(-1, 5)
-    joined = (
-        np.concatenate([*parts, np.zeros(0, kind)]) for parts, kind in ((bitmaps, np.uint64), (tables, np.uint64))
-    )
-    return rows, *joined, np.concatenate([*values, np.zeros(0, np.uint32)])
+        n_slots += slots.size
+    return np.array(orders, np.uint64).reshape(-1, 5), np.concatenate(bitmaps), np.concatenate(tables)
 
 
 @njit(cache=True, nogil=True)

@@ -12,13 +12,12 @@ import numpy as np
 from numba import njit
 
 from decontam.kernel.bits import load64
-from decontam.kernel.gate import in_table, keys_of, sieve
+from decontam.kernel.gate import COUNT, LOW32, SHIFT, in_table, keys_of, sieve
 from decontam.kernel.words import HIGHS, MASKS, U, lower8, slow_word, tokenise
 
 COVERAGE, ANY, IDF, WHOLE = 0, 1, 2, 3
 UNSURE = 1e-9  # distance from the threshold within which a mean over several fields is decided by exact fractions
 EXACT, CAPPED, SHORT = 1, 2, 4  # bits of a match's flags
-LOW32 = U(0xFFFFFFFF)
 # Columns of `fields`: first window and the one after the last, positions, common positions, weight, first position
 # among all. Columns of `instances`: first field and the one after the last, fields that count, whether it is short.
 WINDOWS, SIZE, COMMON, TOTAL, SPANS = 0, 2, 3, 4, 5
@@ -78,13 +77,14 @@ def word_ids(
 
 @njit(cache=True, nogil=True)
 def find_phrases(
-    ids: Any, hashes: Any, n: Any, orders: Any, bitmap: Any, table: Any, group: Any, group_starts: Any,
-    group_phrases: Any, group_ends: Any, phrase_starts: Any, phrase_words: Any, keys: Any, left: Any,
+    ids: Any, hashes: Any, n: Any, orders: Any, bitmap: Any, table: Any, entries: Any, phrase_words: Any,
+    keys: Any, left: Any,
     state: Any, stamp: Any, phrase_hits: Any, most_hits: Any, found: Any,
 ) -> Any:  # fmt: skip
     """Writes each phrase of the index that stands in the message, where it stands first; how many.
 
-    A row of `found` is phrase, index of its first word, number of words; state[phrase] becomes stamp << 32 | row. With
+    A row of `entries` is words of a phrase << 32 | its last word, and the phrase << 32 | where its words begin. A row
+    of `found` is phrase, index of its first word, number of words; state[phrase] becomes stamp << 32 | row. With
     `most_hits` a phrase counts in so many messages only, as in an Elasticsearch that returns so many hits.
     """
     n_found = 0
@@ -98,16 +98,16 @@ def find_phrases(
             if slot < 0:
                 continue
             at = last - order + 1
-            g = np.int64(group[slot])
-            for m in range(group_starts[g], group_starts[g + 1]):
+            of_key = np.int64(table[slot, 1] >> SHIFT)
+            for m in range(of_key, of_key + np.int64(table[slot, 1] & COUNT)):
                 # Phrases that begin alike are many where boilerplate ends: most differ in length or last word.
-                size = np.int64(group_ends[m] >> U(32))
-                if at + size > n or ids[at + size - 1] != np.int64(group_ends[m] & LOW32):
+                size = np.int64(entries[m, 0] >> U(32))
+                if at + size > n or ids[at + size - 1] != np.int64(entries[m, 0] & LOW32):
                     continue
-                phrase = np.int64(group_phrases[m])
+                phrase = np.int64(entries[m, 1] >> U(32))
                 if state[phrase] >> 32 == stamp:
                     continue
-                first = phrase_starts[phrase]
+                first = np.int64(entries[m, 1] & LOW32)
                 equal = True
                 for w in range(size - 1):
                     if ids[at + w] != phrase_words[first + w]:
@@ -267,11 +267,10 @@ def write_runs(
 def cover(
     buf: Any, text_starts: Any, text_stops: Any, first_text: Any, separators: Any, lower: Any, by_characters: Any,
     vocab_table: Any, vocab_ids: Any, vocab_starts: Any, vocab_text: Any,
-    orders: Any, bitmap: Any, table: Any, group: Any, group_starts: Any, group_phrases: Any, group_ends: Any,
-    phrase_starts: Any, phrase_words: Any, phrase_common: Any,
+    orders: Any, bitmap: Any, table: Any, entries: Any, phrase_words: Any, phrase_common: Any,
     kept_starts: Any, kept_instance: Any, instances: Any, fields: Any, common_before: Any, window_phrase: Any,
     window_weight: Any, mode: Any, numerator: Any, denominator: Any, phrase_hits: Any, most_hits: Any,
-    gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any, ids: Any, froms: Any, tos: Any,
+    mask: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any, ids: Any, froms: Any, tos: Any,
     state: Any, stamps: Any, found: Any, instance_stamp: Any, candidates: Any, rows: Any,
     out: Any, out_score: Any, out_fields: Any, out_runs: Any, counts: Any,
 ) -> Any:  # fmt: skip
@@ -282,17 +281,17 @@ def cover(
     """
     for t in range(first_text, text_starts.size):
         start, stop = text_starts[t], text_stops[t]
-        if stop - start + 1 > gaps.size:
+        if stop - start + 1 > hashes.size:
             counts[3], counts[4] = 1, stop - start + 1
             return t
-        n = tokenise(buf, start, stop, False, separators, lower, gaps, side, hashes, begins, ends, 0)
+        n = tokenise(buf, start, stop, False, separators, lower, mask, side, hashes, begins, ends, 0)
         word_ids(buf, hashes, begins, ends, n, separators, lower, side, vocab_table, vocab_ids, vocab_starts,
                  vocab_text, ids)  # fmt: skip
         stamps[0] += 1
         stamp = stamps[0]
         n_found = find_phrases(
-            ids, hashes, n, orders, bitmap, table, group, group_starts, group_phrases, group_ends, phrase_starts,
-            phrase_words, keys, left, state, stamp, phrase_hits, most_hits, found,
+            ids, hashes, n, orders, bitmap, table, entries, phrase_words, keys, left, state, stamp, phrase_hits,
+            most_hits, found,
         )  # fmt: skip
 
         # A flagged instance has matched one of its kept windows.

@@ -20,6 +20,7 @@ from decontam.kernel.words import BACKSLASH, PRIME, STEP, U, tokenise
 STRETCH = 1 << 14  # bytes that are tokenised at a time, so that everything stays in the first caches
 CARRIED = 16  # words before a stretch that its first phrases may begin with
 AT_ONCE = 3 << 10  # words after which short texts are looked up together
+SHIFT, COUNT, LOW32 = U(20), U((1 << 20) - 1), U(0xFFFFFFFF)
 ORDERS = (5, 3, 2, 1)  # words in a key
 
 
@@ -49,10 +50,13 @@ def keys_of(hashes: Any, first: Any, n: Any, order: Any, keys: Any) -> None:
 
 @njit(cache=True, nogil=True, inline="always")
 def in_table(table: Any, base: Any, mask: Any, key: Any) -> Any:
-    """Slot of the key, or -1, in the open-addressing table of mask + 1 slots from `base` on; an empty slot is 0."""
+    """Slot of the key, or -1, in the open-addressing table of mask + 1 slots from `base` on; an empty slot is 0.
+
+    A slot is a key and what it stands for, side by side: the first of its entries << 20 | how many.
+    """
     slot = (key >> U(20)) & mask
-    while table[base + slot]:
-        if table[base + slot] == key:
+    while table[base + slot, 0]:
+        if table[base + slot, 0] == key:
             return np.int64(base + slot)
         slot = (slot + U(1)) & mask
     return np.int64(-1)
@@ -69,38 +73,36 @@ def sieve(keys: Any, first: Any, n: Any, bitmap: Any, base: Any, mask: Any, left
     return k
 
 
-@njit(cache=True, nogil=True)
-def stands(
-    hashes: Any, last: Any, n: Any, more: Any, number: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
-    phrase_starts: Any, phrase_words: Any, word_hashes: Any,
-) -> Any:  # fmt: skip
-    """Whether a phrase of the key `number`, whose last word is word `last`, may stand there whole.
+@njit(cache=True, nogil=True, inline="always")
+def check_of(hashes: Any, at: Any, n: Any) -> Any:
+    """A hash over the hashes of the n words from word `at` on."""
+    check = U(0)
+    for w in range(n):
+        check = (check ^ hashes[at + w]) * PRIME
+    return check
 
-    With `more` there are words before the first and after the n-th that are not at hand; they are taken to fit.
+
+@njit(cache=True, nogil=True)
+def stands(hashes: Any, last: Any, n: Any, more: Any, entries: Any, first: Any, count: Any) -> Any:
+    """Whether a phrase of a key, whose last word is word `last`, may stand there whole.
+
+    A row of `entries` is the check of a phrase, and the place in it of the last word of the key << 32 | its words. With
+    `more` there are words before the first and after the n-th that are not at hand; they are taken to fit.
     """
-    for e in range(gate_starts[number], gate_starts[number + 1]):
-        phrase = np.int64(gate_phrase[e])
-        first = phrase_starts[phrase]
-        size = phrase_starts[phrase + 1] - first
-        at = last - np.int64(gate_place[e])
+    for e in range(first, first + count):
+        size = np.int64(entries[e, 1] & LOW32)
+        at = last - np.int64(entries[e, 1] >> U(32))
         if at < 0 or at + size > n:
             if more:
                 return True
-            continue
-        equal = True
-        for w in range(size):
-            if hashes[at + w] != word_hashes[phrase_words[first + w]]:
-                equal = False
-                break
-        if equal:
+        elif check_of(hashes, at, size) == entries[e, 0]:
             return True
     return False
 
 
 @njit(cache=True, nogil=True)
 def mark(
-    hashes: Any, begins: Any, first: Any, n: Any, more: Any, orders: Any, bitmap: Any, table: Any, numbers: Any,
-    gate_starts: Any, gate_phrase: Any, gate_place: Any, phrase_starts: Any, phrase_words: Any, word_hashes: Any,
+    hashes: Any, begins: Any, first: Any, n: Any, more: Any, orders: Any, bitmap: Any, table: Any, entries: Any,
     keys: Any, left: Any, starts: Any, line: Any, n_lines: Any, status: Any,
 ) -> None:  # fmt: skip
     """Sets HIT on the lines, from `line` on, in which a phrase of a key stands that ends at one of the words from
@@ -118,19 +120,18 @@ def mark(
                 continue
             while at + 1 < n_lines and starts[at + 1] <= begins[j]:
                 at += 1
+            told = table[slot, 1]
             if not status[at] & HIT and stands(
-                hashes, j, n, more, np.int64(numbers[slot]), gate_starts, gate_phrase, gate_place, phrase_starts,
-                phrase_words, word_hashes,
-            ):  # fmt: skip
+                hashes, j, n, more, entries, np.int64(told >> SHIFT), np.int64(told & COUNT)
+            ):
                 status[at] |= HIT
 
 
 @njit(cache=True, nogil=True)
 def gate_lines(
     buf: Any, end: Any, separators: Any, lower: Any, starts: Any, n_lines: Any, status: Any,
-    orders: Any, bitmap: Any, table: Any, numbers: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
-    phrase_starts: Any, phrase_words: Any, word_hashes: Any,
-    gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any,
+    orders: Any, bitmap: Any, table: Any, entries: Any,
+    mask: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any,
 ) -> Any:  # fmt: skip
     """Sets HIT on the raw JSON lines of buf[:end] that hold a key. Returns 0, or the room the scratch arrays need."""
     i, line = 0, 0
@@ -143,14 +144,13 @@ def gate_lines(
             separators[buf[stop - 1]] and buf[stop - 1] != BACKSLASH and buf[stop - 2] != BACKSLASH
         ):
             stop += 1
-        if stop - i + CARRIED + 1 > gaps.size:
+        if stop - i + CARRIED + 1 > hashes.size:
             return stop - i + CARRIED + 1
-        n = tokenise(buf, i, stop, True, separators, lower, gaps, side, hashes, begins, ends, CARRIED)
+        n = tokenise(buf, i, stop, True, separators, lower, mask, side, hashes, begins, ends, CARRIED)
         while line + 1 < n_lines and starts[line + 1] <= i:
             line += 1
         mark(
-            hashes, begins, CARRIED, n, True, orders, bitmap, table, numbers, gate_starts, gate_phrase, gate_place,
-            phrase_starts, phrase_words, word_hashes, keys, left, starts, line, n_lines, status,
+            hashes, begins, CARRIED, n, True, orders, bitmap, table, entries, keys, left, starts, line, n_lines, status,
         )  # fmt: skip
         for k in range(CARRIED):
             hashes[k], begins[k] = hashes[n - CARRIED + k], begins[n - CARRIED + k]
@@ -161,20 +161,18 @@ def gate_lines(
 @njit(cache=True, nogil=True)
 def gate_texts(
     buf: Any, text_starts: Any, text_stops: Any, separators: Any, lower: Any, passed: Any,
-    orders: Any, bitmap: Any, table: Any, numbers: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
-    phrase_starts: Any, phrase_words: Any, word_hashes: Any,
-    gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any,
+    orders: Any, bitmap: Any, table: Any, entries: Any,
+    mask: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any,
 ) -> Any:  # fmt: skip
     """passed[t] = HIT for the decoded texts that hold a key. Returns 0, or the room the scratch arrays need."""
     one = np.zeros(1, np.int64)
     for t in range(text_starts.size):
         start, stop = text_starts[t], text_stops[t]
-        if stop - start + 1 > gaps.size:
+        if stop - start + 1 > hashes.size:
             return stop - start + 1
-        n = tokenise(buf, start, stop, False, separators, lower, gaps, side, hashes, begins, ends, 0)
+        n = tokenise(buf, start, stop, False, separators, lower, mask, side, hashes, begins, ends, 0)
         mark(
-            hashes, begins, 0, n, False, orders, bitmap, table, numbers, gate_starts, gate_phrase, gate_place,
-            phrase_starts, phrase_words, word_hashes, keys, left, one, 0, 1, passed[t : t + 1],
+            hashes, begins, 0, n, False, orders, bitmap, table, entries, keys, left, one, 0, 1, passed[t : t + 1],
         )  # fmt: skip
     return 0
 
@@ -182,17 +180,16 @@ def gate_texts(
 @njit(cache=True, nogil=True)
 def gate_spans(
     buf: Any, spans: Any, separators: Any, lower: Any, starts: Any, n_lines: Any, status: Any,
-    orders: Any, bitmap: Any, table: Any, numbers: Any, gate_starts: Any, gate_phrase: Any, gate_place: Any,
-    phrase_starts: Any, phrase_words: Any, word_hashes: Any,
-    gaps: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any,
+    orders: Any, bitmap: Any, table: Any, entries: Any,
+    mask: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any,
 ) -> Any:  # fmt: skip
     """The same for the raw JSON strings `spans` alone. Windows that reach over two strings only pass too much."""
     n, line, span = 0, 0, 0
     while span < spans.shape[0]:
         start, stop = spans[span, 0], spans[span, 1]
         room = n + stop - start + 1
-        if room <= gaps.size and n < AT_ONCE:
-            n = tokenise(buf, start, stop, True, separators, lower, gaps, side, hashes, begins, ends, n)
+        if room <= hashes.size and n < AT_ONCE:
+            n = tokenise(buf, start, stop, True, separators, lower, mask, side, hashes, begins, ends, n)
             span += 1
             if span < spans.shape[0]:
                 continue
@@ -201,8 +198,7 @@ def gate_spans(
         while line + 1 < n_lines and starts[line + 1] <= begins[0] and n:
             line += 1
         mark(
-            hashes, begins, 0, n, False, orders, bitmap, table, numbers, gate_starts, gate_phrase, gate_place,
-            phrase_starts, phrase_words, word_hashes, keys, left, starts, line, n_lines, status,
+            hashes, begins, 0, n, False, orders, bitmap, table, entries, keys, left, starts, line, n_lines, status,
         )  # fmt: skip
         n = 0
     return 0

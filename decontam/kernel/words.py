@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from decontam.kernel.bits import load64, rotate
+from decontam.kernel.bits import load64, rotate, trailing_zeros
+from decontam.text import SEPARATORS
 
 U = np.uint64
 SEED, PRIME, FINAL = U(0x9E3779B97F4A7C15), U(0xD6E8FEB86659FD93), U(0xCA5A826395121157)
@@ -19,6 +20,10 @@ HIGHS, LOW7 = U(0x8080808080808080), U(0x7F7F7F7F7F7F7F7F)
 TO_A, TO_Z = U(0x3F3F3F3F3F3F3F3F), U(0x2525252525252525)  # 0x80 - 'A', 0x7f - 'Z'
 MASKS = np.array([(1 << (8 * n)) - 1 for n in range(8)] + [0xFFFFFFFFFFFFFFFF], np.uint64)  # of the first n bytes
 BACKSLASH, QUOTE = 92, 34
+SPACE = np.uint8(32)
+S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S11, S12 = (np.uint8(ord(c)) for c in SEPARATORS if c != " ")
+MASK_ROOM = 128  # bytes of the mask beyond the text
+PACK = U(0x0102040810204080)  # gathers the lowest bits of eight bytes in the highest byte
 STEP = 13  # bits by which each word of a window is turned before the sum
 
 
@@ -155,60 +160,77 @@ def slow_word(buf: Any, i: Any, end: Any, raw: Any, separators: Any, lower: Any,
 
 
 @njit(cache=True, nogil=True)
+def mark_separators(text: Any, mask: Any, pattern: Any) -> None:
+    """mask[i] = 1 for each byte that separates: those of the analyzer `pattern`, or spaces. Compiles to vector code."""
+    if not pattern:
+        for i in range(text.size):
+            mask[i] = np.uint8(text[i] == SPACE)
+        return
+    for i in range(text.size):
+        c = text[i]
+        found = np.uint8(c == SPACE) | np.uint8(c == S1) | np.uint8(c == S2) | np.uint8(c == S3) | np.uint8(c == S4)
+        found |= np.uint8(c == S5) | np.uint8(c == S6) | np.uint8(c == S7) | np.uint8(c == S8) | np.uint8(c == S9)
+        mask[i] = found | np.uint8(c == S10) | np.uint8(c == S11) | np.uint8(c == S12)
+
+
+@njit(cache=True, nogil=True)
 def tokenise(
-    buf: Any, start: Any, end: Any, raw: Any, separators: Any, lower: Any, gaps: Any, side: Any,
+    buf: Any, start: Any, end: Any, raw: Any, separators: Any, lower: Any, mask: Any, side: Any,
     hashes: Any, begins: Any, ends: Any, n: Any,
 ) -> Any:  # fmt: skip
-    """Writes hash, first byte and end of each word of buf[start:end] from index n on; returns the new n.
+    """Writes hash, first byte and end of each word of buf[start:end] from index n on; the new n.
 
-    `gaps` needs room for end - start + 1 places. In raw mode neither `start` nor `end` may lie inside an escape.
+    `mask` needs room for end - start + MASK_ROOM bytes. In raw mode neither `start` nor `end` may lie inside an escape.
     """
-    k = 0
-    for i in range(start, end):
-        gaps[k] = i
-        k += separators[buf[i]]
-    gaps[k] = end
-    k += 1
-    m = 0
-    while m < k:
-        stop = np.int64(gaps[m])
-        m += 1
-        length = stop - start
-        if length < 0:  # inside an escape that is done
-            continue
-        following = stop + 1
-        if raw and stop < end and buf[stop] == BACKSLASH:
-            e = buf[stop + 1]
-            following = stop + 2
-            if e != 110 and e != QUOTE and e != BACKSLASH:
-                h, length, following = slow_word(buf, start, end, raw, separators, lower, side)
-                if length:
-                    hashes[n], begins[n], ends[n] = h, start, following
-                    n += 1
-                start = following
+    size = end - start
+    mark_separators(buf[start:end], mask[:size], separators[10] != 0)
+    mask[size] = 1
+    for i in range(size + 1, size + MASK_ROOM):
+        mask[i] = 0
+    first = start
+    for group in range(0, size + 1, 64):
+        bits = U(0)
+        for w in range(8):
+            bits |= ((load64(mask, group + 8 * w) * PACK) >> U(56)) << U(8 * w)
+        while bits:
+            stop = start + group + trailing_zeros(bits)
+            bits &= bits - U(1)
+            length = stop - first
+            if length < 0:  # inside an escape that is done
                 continue
-        if length == 0:
-            start = following
-            continue
-        state = SEED
-        high = U(0)
-        i = start
-        left = length
-        while left > 8:
-            w = load64(buf, i)
-            high |= w
-            state = mix(state, lower8(w))
-            i += 8
-            left -= 8
-        w = load64(buf, i) & MASKS[left]
-        high |= w
-        if high & HIGHS:
-            h, length, _ = slow_word(buf, start, stop, raw, separators, lower, side)
-        else:
-            h = finish(mix(state, lower8(w)), length)
-        hashes[n], begins[n], ends[n] = h, start, stop
-        n += 1
-        start = following
+            following = stop + 1
+            if raw and stop < end and buf[stop] == BACKSLASH:
+                e = buf[stop + 1]
+                following = stop + 2
+                if e != 110 and e != QUOTE and e != BACKSLASH:
+                    h, length, following = slow_word(buf, first, end, raw, separators, lower, side)
+                    if length:
+                        hashes[n], begins[n], ends[n] = h, first, following
+                        n += 1
+                    first = following
+                    continue
+            if length == 0:
+                first = following
+                continue
+            state = SEED
+            high = U(0)
+            i = first
+            left = length
+            while left > 8:
+                w8 = load64(buf, i)
+                high |= w8
+                state = mix(state, lower8(w8))
+                i += 8
+                left -= 8
+            w8 = load64(buf, i) & MASKS[U(left)]
+            high |= w8
+            if high & HIGHS:
+                h, length, _ = slow_word(buf, first, stop, raw, separators, lower, side)
+            else:
+                h = finish(mix(state, lower8(w8)), length)
+            hashes[n], begins[n], ends[n] = h, first, stop
+            n += 1
+            first = following
     return n
 
 
