@@ -10,6 +10,7 @@ from typing import Any
 from decontam.clean.data import Cleaned, digest_after, digest_before
 from decontam.clean.decide import Way
 from decontam.clean.found import Also, By, Data, Scan
+from decontam.report.passages import visible
 
 SCHEMA = "decontam-cleaning/1"
 REPORT = "cleaning.json"
@@ -71,7 +72,7 @@ def _counts(files: Sequence[Cleaned]) -> dict[str, int]:
 
 def as_text(report: Mapping[str, Any], cleaned: Path) -> str:
     """One line a file, and one for where it all lies."""
-    rows = [(each["file"], *(f"{each[key]:,}" for key in _COLUMNS)) for each in report["files"]]
+    rows = [(visible(each["file"]), *(f"{each[key]:,}" for key in _COLUMNS)) for each in report["files"]]
     table = [("file", "rows", "left", "dropped", "changed"), *rows]
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = [
@@ -79,4 +80,6 @@ def as_text(report: Mapping[str, Any], cleaned: Path) -> str:
         for row in table
     ]
     how = f"{report['how']} by {' and '.join([report['by'], *report['also']])}"
-    return "\n".join([*lines, f"{cleaned}: written, {how}, rule {report['rule']['name']}; rows in {REPORT}"])
+    return "\n".join(
+        [*lines, f"{visible(str(cleaned))}: written, {how}, rule {report['rule']['name']}; rows in {REPORT}"]
+    )

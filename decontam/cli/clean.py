@@ -103,6 +103,7 @@ def command(
     from decontam.clean.decide import way_of
     from decontam.clean.report import as_text
     from decontam.clean.run import clean
+    from decontam.report.passages import visible
 
     if how not in ("mask-span", "gpt3") and (window is not None or min_slice is not None):
         raise click.UsageError(f"--window and --min-slice are for --how mask-span and gpt3, not for {how}")
@@ -114,6 +115,6 @@ def command(
         also,
         incomplete=incomplete,
         root=root,
-        say=(lambda line: None) if quiet else (lambda line: click.echo(line, err=True)),
+        say=(lambda line: None) if quiet else (lambda line: click.echo(visible(line), err=True)),
     )
     click.echo(json.dumps(report, indent=1) if as_json else as_text(report, cleaned))

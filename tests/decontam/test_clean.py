@@ -508,6 +508,15 @@ def test_the_command_prints_a_line_a_file_or_the_report(tmp_path: Path, capsys: 
     assert [d["n_changed"] for d in report["datasets"]] == [1]
 
 
+def test_names_of_files_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = write(tmp_path / "\x1b[2Jdata", "jsonl")
+    scan(str(train), tmp_path / "out")
+    assert main(["clean", str(tmp_path / "out"), "-o", str(tmp_path / "a")]) == 0
+    told = capsys.readouterr()
+    assert "\x1b" not in told.out + told.err
+    assert "\\x1b[2Jdata" in told.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

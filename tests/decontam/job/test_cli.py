@@ -42,6 +42,11 @@ def test_a_scan_prints_what_it_found_and_exits_1_over_the_limit(
     assert json.loads((world / "out" / "verdict.json").read_text())["exit"] == 1
 
 
+def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("Usage: ")
+
+
 def test_json_is_the_verdict_and_nothing_else(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["scan", "a.jsonl", "--evals", "sums.jsonl", "--out", "out", "--json", "--quiet"]
     assert main([*arguments, "--limit-rate", "0.1"]) == 0
