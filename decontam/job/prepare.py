@@ -90,11 +90,16 @@ def _refuse_lack(meta: Mapping[str, Any], index: Path, options: Options) -> None
 def build_index(scanner: Scanner, evals: Sequence[EvalSet], rule: Rule, *, cache: Path, **settings: Any) -> Path:
     """The folder of the index of the evals, with what it cannot protect, built when the cache lacks it."""
     from decontam.report.facts import refuse_evals
+    from decontam.windows import SHORT_TOKENS
 
     if not evals:
         raise DecontamError("no evals given; name some with --evals (see: python -m decontam scan --help)")
     if settings.get("short") and rule.analyzer != "pattern":
         raise DecontamError(f"--short exact compares words as tulu3 does, rule {rule.name!r} has others; leave it out")
+    if settings.get("short") and rule.n < SHORT_TOKENS:
+        raise DecontamError(
+            f"--short exact is for what a rule is too long for, rule {rule.name!r} is not; leave it out"
+        )
     refuse_evals(evals)
     with told(cache):
         index = scanner.build(evals, rule, cache=cache, **settings)

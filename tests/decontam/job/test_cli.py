@@ -83,6 +83,8 @@ def test_an_incomplete_scan_exits_3_and_strict_exits_2(world: Path, capsys: pyte
             ["scan", "a.jsonl", "--evals", "sums.jsonl", "--rule", "any-8", "--short", "exact"],
             "rule 'any-8' has others",
         ),
+        (["scan", "a.jsonl", "--evals", "sums.jsonl", "--rule", "idf", "--short", "exact"], "rule 'idf' is not"),
+        (["scan", "a.jsonl", "--evals", "sums.jsonl", "--rule", "exact", "--short", "exact"], "rule 'exact' is not"),
         (["scan", "--evals", "sums.jsonl"], "Missing argument 'TRAIN...'"),
         (["scan", "a.jsnl", "--evals", "sums.jsonl"], "no file or folder 'a.jsnl'; did you mean 'a.jsonl'?"),
         (["scan", "a.jsonl", "--evals", "sums.jsnl"], "no evals at 'sums.jsnl'"),
