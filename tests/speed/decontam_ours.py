@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.speed.decontam_peers import Cost, spend
+from tests.speed.decontam_peers import ROOT, Cost, spend
 from tests.speed.decontam_workload import Variant, Workload, make
 
 DECONTAM = [sys.executable, "-m", "decontam"]
@@ -35,10 +38,25 @@ class Bench:
         command += ["--out", str(out), "--cache", str(self.scratch / "cache"), "--fresh", "--quiet", *options]
         return spend(command, allowed=(0, 1))
 
-    def repeated(self, rounds: int, workload: Workload, *options: str) -> Repeated:
-        """`rounds` scans after one that builds the index, compiles and brings the files into the page cache."""
-        self.scan(workload, *options)
-        return Repeated(tuple(self.scan(workload, *options) for _ in range(rounds)))
+    def repeated(self, rounds: int, workload: Workload, *, scan_all: bool = False, workers: int = 1) -> Repeated:
+        """`rounds` scans from opening the files to closing the reports, after one that warms up, in one process.
+
+        Index, imports and compilation are left out, as they are of the peers.
+        """
+        told = {
+            "train": str(workload.train),
+            "evals": str(workload.suites[0].parent),
+            "cache": str(self.scratch / "cache"),
+            "out": str(self.scratch / "repeated"),
+            "scan_all": scan_all,
+            "workers": workers,
+            "rounds": rounds,
+        }
+        command = [sys.executable, "-c", f"from tests.speed.decontam_ours import rounds; rounds({json.dumps(told)!r})"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        return Repeated(tuple(Cost(**cost) for cost in json.loads(done.stdout)))
 
     def lines(self, file: str, name: str = "out") -> Iterator[dict[str, Any]]:
         """The records of a JSONL report."""
@@ -67,6 +85,26 @@ class Repeated:
     @property
     def rss_mb(self) -> float:
         return max(cost.rss_mb for cost in self.costs)
+
+
+def rounds(told: str) -> None:
+    """Prints the cost of each round as JSON; what `Bench.repeated` runs in a process of its own."""
+    from decontam.evals import load_evals
+    from decontam.job import in_threads, prepare, run
+    from decontam.job.progress import Silent
+
+    wanted = json.loads(told)
+    evals = load_evals(wanted["evals"])
+    cache = Path(wanted["cache"])
+    job = prepare([wanted["train"]], evals, scan_all=wanted["scan_all"], cache=cache, say=lambda _: None)
+    costs = []
+    for _ in range(1 + wanted["rounds"]):
+        cpu, wall = time.process_time(), time.perf_counter()
+        run(job, Path(wanted["out"]), in_threads(wanted["workers"]), Silent(), fresh=True)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        costs.append({"cpu_s": cpu, "wall_s": wall, "rss_mb": rss})
+    print(json.dumps(costs[1:]))
 
 
 def workloads_folder() -> Path:
