@@ -73,6 +73,8 @@ def _file(name: str, path: str, relative: str) -> File:
     format = _format(path)
     if format is None:
         raise DecontamError(f"{name}: its name does not end in {READABLE}")
+    if not os.path.isfile(path):  # a pipe can be read once only, and waits for its writer
+        raise DecontamError(f"{name} is no file that can be read twice; write its rows to one first")
     if path.endswith(".json"):
         with open(path, "rb") as file:
             if file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[":

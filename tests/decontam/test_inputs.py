@@ -470,6 +470,12 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, name: str, data: bytes, why
         discover(str(path.parent if "/" in name else path))
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(DecontamError, match=r"a\.jsonl is no file that can be read twice"):
+        discover(str(tmp_path / "a.jsonl"))
+
+
 def test_a_path_that_is_not_there_has_a_near_miss(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", b"")
     with pytest.raises(DecontamError, match=r"no file or folder '.*/trian.jsonl'; did you mean 'train.jsonl'\?"):
