@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,9 +59,9 @@ def _reason(texts: Sequence[str | None], sizes: Sequence[int], n: int) -> Reason
 def _sizes(index: Any) -> tuple[list[list[int]], list[list[int]]]:
     """For each instance the positions of its fields, and of these the ones that no common window covers."""
     first, n = index.arrays["instance_fields"], index.arrays["field_n"]
-    left = n - index.arrays["field_common"]
-    bounds = list(zip(first[:-1].tolist(), first[1:].tolist(), strict=True))
-    return [n[a:b].tolist() for a, b in bounds], [left[a:b].tolist() for a, b in bounds]
+    sizes, left = n.tolist(), (n - index.arrays["field_common"]).tolist()
+    bounds = list(pairwise(first.tolist()))
+    return [sizes[a:b] for a, b in bounds], [left[a:b] for a, b in bounds]
 
 
 def own_matches(scanner: Scanner, folder: Path, evals: Sequence[EvalSet]) -> frozenset[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 ROOM = 1 << 22  # bytes of lines put together at a time
 BATCH = 1 << 14  # rows: a batch of lines stays far below the 2 GiB of one Arrow string column
 FLAGS = ((EXACT, "exact"), (CAPPED, "capped"), (SHORT, "short"))
+_PLAIN = re.compile(r"[ !#-\[\]-~]*")  # what JSON writes as it is
 _UNSAFE_IN_JSON = r'[\x00-\x1f"\\]'
 
 
@@ -43,7 +45,8 @@ class Known:
         for facts in evals:
             each = facts.eval
             head = f'"eval":{json_text(each.name)},"kind":{json_text(each.kind)},"instance":'
-            names += [head + json_text(i) for i in each.ids]
+            plain = _PLAIN.fullmatch("".join(each.ids)) is not None
+            names += [f'{head}"{i}"' for i in each.ids] if plain else [head + json_text(i) for i in each.ids]
             fields += [json_text(name) for name in each.fields] * len(each.ids)
         n_fields = np.repeat([len(f.eval.fields) for f in evals], [len(f.eval.ids) for f in evals]).astype(np.int64)
         sizes = [n for f in evals for instance in f.sizes for n in instance]
