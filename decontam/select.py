@@ -72,9 +72,11 @@ class Selection:
         only parsing would tell that no row has what is selected.
         """
         for row in rows:
+            found: list[Message] = []
             with suppress(BrokenRow):
-                if spots_of(self.groups[0], row, 0)[0]:
-                    return self
+                self._readers[0](row, 0, found)
+            if found:
+                return self
         return Selection(self.selectors, self.scan_all, parse_all=True)
 
     def messages(self, row: Mapping[str, Any]) -> list[Message]:
