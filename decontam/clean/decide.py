@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from decontam.clean.change import Change, Path, Tag, changed, tags_of, tree
 from decontam.clean.spans import MASK, Span, cut, hidden, is_empty, merge, widened
 from decontam.errors import BrokenRow, DecontamError
+from decontam.row import id_of
 
 if TYPE_CHECKING:
     from decontam.select import Selection
@@ -77,8 +78,7 @@ def decide(row: dict[str, Any], hits: Sequence[Hit], select: Selection, way: Way
 
 def _texts(row: Mapping[str, Any], hits: Sequence[Hit], select: Selection) -> dict[int, str]:
     """The text of each message that was hit, by turn."""
-    own = row.get("id")
-    told = str(own) if isinstance(own, str | int) and not isinstance(own, bool) else None
+    told = id_of(row.get("id"))
     try:
         texts = {message.turn: message.text for message in select.messages(row)}
     except BrokenRow as error:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decontam.errors import BrokenRow, DecontamError
-from decontam.row import COMPLETION, PROMPT
+from decontam.row import COMPLETION, PROMPT, id_of
 from decontam.select import SCAN_ALL, Selection, auto_select, nothing_selected, parse_selectors
 from decontam.types import Message, Need
 
@@ -276,6 +276,14 @@ def test_a_selection_is_rebuilt_from_its_spec_and_travels_to_other_processes() -
     for other in (parse_selectors(selection.spec), pickle.loads(pickle.dumps(selection)), selection.with_scan_all()):
         assert other == selection
         assert other.messages(row) == selection.messages(row)
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [("a", "a"), (7, "7"), (True, None), (1.5, None), (None, None), (["a"], None), ("\ud800é", "\\ud800é")],
+)
+def test_the_id_of_a_row_is_text_that_a_file_can_hold(own: Any, told: str | None) -> None:
+    assert id_of(own) == told
 
 
 words = st.text("ab é\n", max_size=3)
