@@ -250,8 +250,10 @@ def _spell(place: Place) -> str:
 
 
 def id_of(own: Any) -> str | None:
-    """A row's own `id` as reports name it, where it is a text or a whole number. Lone surrogates are spelled out: no file
-    of UTF-8 can hold them."""
+    """A row's own `id` as reports name it, where it is a text or a whole number.
+
+    Lone surrogates are spelled out: no file of UTF-8 can hold them.
+    """
     if not isinstance(own, str | int) or isinstance(own, bool):
         return None
     return str(own).encode("utf-8", "backslashreplace").decode()
