@@ -18,6 +18,7 @@ from decontam.errors import BrokenRow
 from decontam.index import Index
 from decontam.kernel import PADDING
 from decontam.matcher import Found, Matcher
+from decontam.row import id_of
 from decontam.types import Message, Shard, ShardCounts
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class _Scan:
             return
         self.counts["parsed"] += 1
         if messages:
-            batch.add(row, offset, _told(parsed.get("id")), messages)
+            batch.add(row, offset, id_of(parsed.get("id")), messages)
         else:
             self._unselected(parsed)
 
@@ -201,7 +202,7 @@ class _Scan:
         batch = _Batch()
         for m in chosen.tolist():
             row = int(messages.row[m])
-            told = _told(ids[row].as_py()) if ids is not None else None
+            told = id_of(ids[row].as_py()) if ids is not None else None
             message = Message(int(messages.turn[m]), int(messages.where[m]), messages.text(m))
             batch.add(first + row, -1, told, [message])
         self._judge(batch)
@@ -334,11 +335,6 @@ def _parse(line: memoryview) -> Any:
         return orjson.loads(line)
     except ValueError:
         return parse_line(bytes(line))
-
-
-def _told(value: Any) -> str | None:
-    """A row's id as text, where it has one."""
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
 def _matcher(index: Index) -> Matcher:

@@ -95,6 +95,7 @@ def build(
     made = Path(tempfile.mkdtemp(prefix=f".{digest[:12]}-", dir=cache))
     try:
         _write(made, evals, rule, digest, told)
+        made.chmod(0o755)  # others may read a cache that is shared
         _put(made, folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)

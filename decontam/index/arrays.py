@@ -95,7 +95,8 @@ def read_instances(evals: Sequence[EvalSet], rule: Rule, *, short: bool, drop_em
     for number, row in enumerate(rows):
         own = [by_text[text] for text in row if text is not None]
         skipped = len(own) < len(row)
-        whole = [short_field(text) for text in row if text is not None] if short and not skipped else []
+        unseen = short and not skipped and not any(field.windows for field in own)
+        whole = [short_field(text) for text in row if text is not None] if unseen else []
         is_short = bool(whole) and all(field is not None for field in whole)
         read.first.append(len(read.fields))
         read.short.append(is_short)

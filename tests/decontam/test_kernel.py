@@ -74,6 +74,8 @@ def expected(rule: Rule, instances: Instances, cap: int, short: bool, drop: bool
     """What the reference finds: by instance flags, covered, capped, scores, runs."""
     read = reference.instances_of(rule, instances, drop_empty_fields=drop)
     shorts = reference.short_instances(instances) if short else [None] * len(read)
+    own = [one is not None and any(field.windows for field in one if field) for one in read]
+    shorts = [None if has_windows else brief for brief, has_windows in zip(shorts, own, strict=True)]
     long = [None if brief is not None else one for one, brief in zip(read, shorts, strict=True)]
     frequency = reference.document_frequency(long)
     weights = reference.idf_weights(frequency, sum(one is not None for one in read)) if rule.score == "idf" else None
@@ -213,3 +215,12 @@ def test_a_tie_of_several_fields_is_decided_by_fractions(tmp_path: Path) -> None
     assert scanned(index, list(shards_of(path, []))) == {}
     assert expected(rule, [(one, "other words that are not in it at all here")], 50, False, False, one) == {}
     assert Fraction(1, 2) == rule.threshold
+
+
+def test_an_id_that_no_file_can_hold_is_spelled_out(tmp_path: Path) -> None:
+    text = "one two three four five six seven eight nine ten"
+    index = index_of(tmp_path / "cache", RULES["tulu3"], [(text,)], 50, False, False)
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps({"id": "\ud800", "text": text}))
+    table, _, _ = scan_shard(index, parse_selectors(["text"]), next(shards_of(path, [])), Options())
+    assert table["id"].to_pylist() == ["\\ud800"]
