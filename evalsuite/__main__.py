@@ -19,6 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
         return outcome if isinstance(outcome, int) else 0
     except EvalsuiteError as error:
         return _tell(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return 2
     except click.UsageError as error:
         hint = f" (see: {' '.join(error.ctx.command_path.split())} --help)" if error.ctx is not None else ""
         return _tell(f"{error.format_message()}{hint}", 2)

@@ -195,3 +195,13 @@ def test_every_error_a_user_can_fix_has_an_exit_code_of_the_list() -> None:
         return [kind, *(c for child in kind.__subclasses__() for c in children(child))]
 
     assert {kind.exit_code for kind in children(EvalsuiteError)} <= {1, 2, 3, 4, 5, 70}
+
+
+@pytest.mark.parametrize("group", [[], ["registry"], ["decontam"]])
+def test_a_group_without_a_command_shows_its_help_and_exits_2(
+    group: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(group) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"Usage: {' '.join(['evalsuite', *group])} [OPTIONS]")
+    assert printed.out == ""
