@@ -240,6 +240,7 @@ def test_closing_while_the_child_loads_or_computes_does_not_wait_for_it(tmp_path
 CALLER = """
 import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from tests.evalsuite.models.child.test_model import REQUESTS, scripted
 model = scripted(Path(sys.argv[1]), "long step")
 try:
@@ -257,10 +258,13 @@ def test_a_caller_that_is_killed_or_interrupted_leaves_no_child(tmp_path: Path, 
     with subprocess.Popen(
         [sys.executable, "-c", CALLER, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[4]
     ) as caller:
-        assert caller.stdout is not None
-        pid = int(caller.stdout.readline())
-        assert running(pid)
-        caller.send_signal(how)
-        assert gone(pid)
-        rest, _ = caller.communicate(timeout=10)
+        try:
+            assert caller.stdout is not None
+            pid = int(caller.stdout.readline())
+            assert running(pid)
+            caller.send_signal(how)
+            assert gone(pid)
+            rest, _ = caller.communicate(timeout=10)
+        finally:
+            caller.kill()  # a failure here must not wait for ever
         assert ("closed" in rest) == (how == signal.SIGINT)
