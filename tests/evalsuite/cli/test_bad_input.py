@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -201,6 +202,7 @@ def test_every_error_a_user_can_fix_has_an_exit_code_of_the_list() -> None:
 def test_a_group_without_a_command_shows_its_help_and_exits_2(
     group: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    importlib.import_module("evalsuite.cli.list")  # its name must not hide the built-in one
     assert main(group) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith(f"Usage: {' '.join(['evalsuite', *group])} [OPTIONS]")
