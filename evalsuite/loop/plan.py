@@ -133,4 +133,4 @@ def _reference(recipe: Recipe, stage: Stage, text: str) -> DataRef:
         if path.suffix == ".jsonl":
             file.seek(0)
             rows = sum(1 for line in file if line.strip())
-    return DataRef(text, digest, rows)
+    return DataRef(text, digest, rows, location=str(path.absolute()))

@@ -85,7 +85,8 @@ def _reference(checkpoint: Checkpoint | None) -> dict[str, str] | None:
 
 def _by_content(content: Mapping[str, Any]) -> dict[str, Any]:
     inputs = {name: (ref or {}).get("digest") for name, ref in content["inputs"].items()}
-    return {**content, "start": (content["start"] or {}).get("digest"), "inputs": inputs}
+    data = [{key: value for key, value in ref.items() if key != "location"} for ref in content["data"]]
+    return {**content, "start": (content["start"] or {}).get("digest"), "inputs": inputs, "data": data}
 
 
 def _opened(reference: Mapping[str, str] | None) -> Checkpoint | None:

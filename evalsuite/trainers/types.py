@@ -43,13 +43,17 @@ class Coupling:
 
 @dataclass(frozen=True, slots=True)
 class DataRef:
-    """Training data as declared. Empty digests and None: not known, which a policy may refuse."""
+    """Training data as declared. Empty digests and None: not known, which a policy may refuse.
+
+    `location` is where the file lies for the trainer, no part of what the job is; "": `path` as it stands.
+    """
 
     path: str
     digest: str = ""
     rows: int | None = None
     licence: str = ""
     decontamination: str = ""
+    location: str = ""
 
 
 @dataclass(frozen=True, slots=True)
