@@ -19,9 +19,8 @@ from train_plugins.settings import TrainingOptions
 TRAINED = 16
 Sharding = Literal["none", "optimizer", "all"]
 SHAPES = Path(__file__).parent / "recipes" / "models.yaml"
-PER_LAYER = (
-    34  # bytes per token and hidden unit of one layer in 16 bit, without attention scores (arXiv 2205.05198, §4.1)
-)
+# Bytes per token and hidden unit of one layer in 16 bit, without attention scores (arXiv 2205.05198, §4.1).
+PER_LAYER = 34
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,8 @@ from train_plugins.memory import Layout, estimate, model_shape, sharding
 from train_plugins.settings import DPOOptions, RMOptions, TrainingOptions
 
 __all__ = [
-    "PlanFacts",
-    "StagePlan",
-    "divide_batch",
-    "plan_stage",
-    "saves_of",
-    "steps_of",
-    "steps_per_epoch",
-    "warmup_of",
-]
+    "PlanFacts", "StagePlan", "divide_batch", "plan_stage", "saves_of", "steps_of", "steps_per_epoch", "warmup_of",
+]  # fmt: skip
 
 MOST = 8
 """Examples of one forward pass when `per_device_batch` says nothing, or as many of them as divide the share."""
@@ -41,7 +34,7 @@ def plan_stage(kind: Literal["sft", "rm", "dpo"], options: TrainingOptions, fact
         rows=facts.rows,
         steps=steps,
         warmup_steps=None if steps is None else warmup_of(steps, options),
-        tokens=None if facts.tokens is None or not facts.rows or steps is None else _tokens(facts, steps, options),
+        tokens=_tokens(facts, steps, options),
         batch=options.batch,
         per_device_batch=per_device,
         accumulation=accumulation,
@@ -94,8 +87,9 @@ def divide_batch(batch: int, per_device: int | None, processes: int) -> tuple[in
     return per_device, share // per_device
 
 
-def _tokens(facts: PlanFacts, steps: int, options: TrainingOptions) -> int:
-    """Tokens of all steps, as far as rows are alike: the last epoch may be cut short by `max_steps`."""
-    assert facts.tokens is not None and facts.rows
+def _tokens(facts: PlanFacts, steps: int | None, options: TrainingOptions) -> int | None:
+    """Tokens of all steps, as if rows were alike: `max_steps` may cut the last epoch short."""
+    if facts.tokens is None or not facts.rows or steps is None:
+        return None
     seen = min(steps * options.batch, facts.rows * options.epochs)
     return round(facts.tokens * seen / facts.rows)
