@@ -1,0 +1,1 @@
+"""Training data: canonical rows, conversion, mixing, generated prompts and preference pairs."""

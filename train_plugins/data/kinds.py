@@ -1,0 +1,63 @@
+"""The three kinds of canonical rows: their fields, what counts as their content, and which rules hold for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from train_plugins.data.texts import TEMPLATE_TOKENS
+
+Kind = Literal["sft", "preference", "rlvr"]
+Problem = tuple[str, str, str]
+"""code, what was found, what was expected."""
+
+KINDS: tuple[Kind, ...] = ("sft", "preference", "rlvr")
+ROLES = ("system", "user", "assistant")
+REQUIRED: Mapping[Kind, tuple[str, ...]] = {
+    "sft": ("messages",),
+    "preference": ("chosen", "rejected"),
+    "rlvr": ("messages", "ground_truth", "dataset"),
+}
+OPTIONAL: Mapping[Kind, tuple[str, ...]] = {
+    "sft": (),
+    "preference": ("chosen_rating", "rejected_rating", "chosen_model", "rejected_model", "ratings"),
+    "rlvr": ("constraint_type", "constraint"),
+}
+CONTENT: Mapping[Kind, tuple[str, ...]] = {
+    "sft": REQUIRED["sft"],
+    "preference": REQUIRED["preference"],
+    "rlvr": (*REQUIRED["rlvr"], *OPTIONAL["rlvr"]),
+}
+# Keys in order and no spaces: equal content has equal bytes, whichever file it came from.
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str).encode
+
+
+@dataclass(frozen=True, slots=True)
+class RowRules:
+    """What is let through. `max_chars` is about all texts of a row; `verifiers` None: those that evalsuite has."""
+
+    allow_tools: bool = False
+    allow_template_text: bool = False
+    merge_turns: bool = False
+    max_chars: int = 1_000_000
+    template_tokens: tuple[str, ...] = TEMPLATE_TOKENS
+    verifiers: frozenset[str] | None = None
+
+
+RULES = RowRules()
+
+
+def content_id(row: Mapping[str, Any]) -> str:
+    """16 hex digits of the sha256 of what the row says; its id, source and ratings do not count."""
+    content = {name: row[name] for name in CONTENT[kind_of(row)] if name in row}
+    return hashlib.sha256(_CANONICAL(content).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def kind_of(row: Mapping[str, Any]) -> Kind:
+    """What a canonical row is for, by its fields."""
+    if "chosen" in row or "rejected" in row:
+        return "preference"
+    return "rlvr" if "ground_truth" in row else "sft"
