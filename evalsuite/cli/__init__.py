@@ -19,6 +19,7 @@ VERBS = {
     "rollback": "Bring an earlier champion back.",
     "registry": "Show the history of the registry, prove that it is whole, export it.",
     "loop": "Train, gate and promote by a recipe; the same command goes on after any crash.",
+    "data": "Make training data: convert, mix, generate, and keep its provenance.",
     "decontam": "Find, explain and remove benchmark texts in training data.",
     "compare": "Compare two scored checkpoints, sample by sample.",
     "leaderboard": "Make one table of all scorecards in a folder.",
