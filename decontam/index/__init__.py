@@ -20,7 +20,7 @@ from decontam.errors import DecontamError
 from decontam.rules import RULES, Rule
 from decontam.types import EvalSet
 
-FORMAT = 5
+FORMAT = 6
 META = "meta.json"
 
 

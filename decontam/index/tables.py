@@ -32,7 +32,8 @@ def table_of(keys: Array) -> tuple[Array, Array]:
 
 
 def bitmap_of(keys: Array, most: int = 1 << 24) -> Array:
-    """Bits of a first sieve: about 24 a key, `most` at most (2^22 bits are 512 KiB, which a second cache holds)."""
+    """Bits of a first sieve, two of one word a key: about 24 bits a key, `most` at most (2^22 are 512 KiB, which a second
+    cache holds)."""
     if not keys.size:
         return EMPTY
     bitmap = np.zeros(min(most, power_above(max(4096, 24 * keys.size))) // 64, np.uint64)
@@ -82,4 +83,4 @@ def _set_bits(keys: Any, bitmap: Any) -> None:
     mask = U(bitmap.size * 64 - 1)
     for i in range(keys.size):
         bit = (keys[i] >> U(40)) & mask
-        bitmap[bit >> U(6)] |= U(1) << (bit & U(63))
+        bitmap[bit >> U(6)] |= U(1) << (bit & U(63)) | U(1) << ((keys[i] >> U(34)) & U(63))

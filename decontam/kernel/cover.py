@@ -75,17 +75,23 @@ def word_ids(
             slot = (slot + U(1)) & mask
 
 
+@njit(cache=True, nogil=True, inline="always")
+def is_set(bits: Any, i: Any) -> Any:
+    return (bits[i >> 6] >> U(i & 63)) & U(1) != 0
+
+
 @njit(cache=True, nogil=True)
 def find_phrases(
     ids: Any, hashes: Any, n: Any, orders: Any, bitmap: Any, table: Any, entries: Any, phrase_words: Any,
     keys: Any, left: Any,
-    state: Any, stamp: Any, phrase_hits: Any, most_hits: Any, found: Any,
+    stands: Any, place: Any, phrase_hits: Any, most_hits: Any, found: Any,
 ) -> Any:  # fmt: skip
     """Writes each phrase of the index that stands in the message, where it stands first; how many.
 
     A row of `entries` is words of a phrase << 32 | its last word, and the phrase << 32 | where its words begin. A row
-    of `found` is phrase, index of its first word, number of words; state[phrase] becomes stamp << 32 | row. With
-    `most_hits` a phrase counts in so many messages only, as in an Elasticsearch that returns so many hits.
+    of `found` is phrase, index of its first word, number of words. The bit of the phrase in `stands` is set, all of
+    which a second cache holds, and place[phrase] becomes its row. With `most_hits` a phrase counts in so many messages
+    only, as in an Elasticsearch that returns so many hits.
     """
     n_found = 0
     for o in range(orders.shape[0]):
@@ -105,7 +111,7 @@ def find_phrases(
                 if at + size > n or ids[at + size - 1] != np.int64(entries[m, 0] & LOW32):
                     continue
                 phrase = np.int64(entries[m, 1] >> U(32))
-                if state[phrase] >> 32 == stamp:
+                if is_set(stands, phrase):
                     continue
                 first = np.int64(entries[m, 1] & LOW32)
                 equal = True
@@ -119,7 +125,8 @@ def find_phrases(
                     if phrase_hits[phrase] >= most_hits:
                         continue
                     phrase_hits[phrase] += 1
-                state[phrase] = (stamp << 32) | n_found
+                stands[phrase >> 6] |= U(1) << U(phrase & 63)
+                place[phrase] = n_found
                 found[n_found, 0], found[n_found, 1], found[n_found, 2] = phrase, at, size
                 n_found += 1
     return n_found
@@ -142,7 +149,7 @@ def characters(buf: Any, start: Any, begins: Any, ends: Any, n: Any, froms: Any,
 
 @njit(cache=True, nogil=True)
 def measure(
-    field: Any, state: Any, stamp: Any, fields: Any, window_phrase: Any, window_weight: Any, phrase_common: Any,
+    field: Any, stands: Any, fields: Any, window_phrase: Any, window_weight: Any, phrase_common: Any,
     common_before: Any, row: Any,
 ) -> None:  # fmt: skip
     """What the found phrases cover of a field, into row[:6]: positions, positions by uncommon windows, positions that
@@ -158,7 +165,7 @@ def measure(
     weighted = window_weight.size > 0
     for w in range(first, last):
         phrase = np.int64(window_phrase[w])
-        if state[phrase] >> 32 != stamp:
+        if not is_set(stands, phrase):
             continue
         start = w - first
         stop = start + width
@@ -232,26 +239,25 @@ def held(instance: Any, rows: Any, instances: Any, fields: Any, mode: Any, numer
 
 @njit(cache=True, nogil=True)
 def write_runs(
-    field: Any, number: Any, state: Any, stamp: Any, fields: Any, window_phrase: Any, found: Any, froms: Any, tos: Any,
-    runs: Any, n: Any,
+    field: Any, number: Any, stands: Any, place: Any, fields: Any, window_phrase: Any, found: Any, froms: Any,
+    tos: Any, runs: Any, n: Any,
 ) -> Any:  # fmt: skip
     """Writes the maximal runs of matching windows of a field from index n on; the new n, -1 where there is no room."""
     first, last = fields[field, WINDOWS], fields[field, WINDOWS + 1]
     width = fields[field, SIZE] - (last - first) + 1
     eval_from, eval_to, word_from, word_to, last_from = 0, -1, 0, 0, 0
     for w in range(first, last + 1):
-        place, size, start, stop = 0, 0, 0, 0
+        word, size, start, stop = 0, 0, 0, 0
         if w < last:
-            word = state[np.int64(window_phrase[w])]
-            if word >> 32 != stamp:
+            phrase = np.int64(window_phrase[w])
+            if not is_set(stands, phrase):
                 continue
-            at = word & 0xFFFFFFFF
-            place, size = found[at, 1], found[at, 2]
+            word, size = found[place[phrase], 1], found[place[phrase], 2]
             start = w - first
             stop = start + width
-            if eval_to >= 0 and start <= eval_to and last_from <= place <= word_to:
-                eval_to, last_from = stop, place
-                word_to = max(word_to, place + size)
+            if eval_to >= 0 and start <= eval_to and last_from <= word <= word_to:
+                eval_to, last_from = stop, word
+                word_to = max(word_to, word + size)
                 continue
         if eval_to >= 0:
             if n == runs.shape[0]:
@@ -259,7 +265,7 @@ def write_runs(
             runs[n, 0], runs[n, 1], runs[n, 2] = froms[word_from], tos[word_to - 1], number
             runs[n, 3], runs[n, 4] = eval_from, eval_to
             n += 1
-        eval_from, eval_to, word_from, word_to, last_from = start, stop, place, place + size, place
+        eval_from, eval_to, word_from, word_to, last_from = start, stop, word, word + size, word
     return n
 
 
@@ -271,7 +277,7 @@ def cover(
     kept_starts: Any, kept_instance: Any, instances: Any, fields: Any, common_before: Any, window_phrase: Any,
     window_weight: Any, mode: Any, numerator: Any, denominator: Any, phrase_hits: Any, most_hits: Any,
     mask: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any, ids: Any, froms: Any, tos: Any,
-    state: Any, stamps: Any, found: Any, instance_stamp: Any, candidates: Any, rows: Any,
+    stands: Any, place: Any, stamps: Any, found: Any, instance_stamp: Any, candidates: Any, rows: Any,
     out: Any, out_score: Any, out_fields: Any, out_runs: Any, counts: Any,
 ) -> Any:  # fmt: skip
     """Judges the texts from `first_text` on; returns the number of the first one that is not judged.
@@ -290,7 +296,7 @@ def cover(
         stamps[0] += 1
         stamp = stamps[0]
         n_found = find_phrases(
-            ids, hashes, n, orders, bitmap, table, entries, phrase_words, keys, left, state, stamp, phrase_hits,
+            ids, hashes, n, orders, bitmap, table, entries, phrase_words, keys, left, stands, place, phrase_hits,
             most_hits, found,
         )  # fmt: skip
 
@@ -311,7 +317,7 @@ def cover(
             instance = candidates[c]
             first, last = instances[instance, FIRST], instances[instance, FIRST + 1]
             for field in range(first, last):
-                measure(field, state, stamp, fields, window_phrase, window_weight, phrase_common, common_before,
+                measure(field, stands, fields, window_phrase, window_weight, phrase_common, common_before,
                         rows[field - first])  # fmt: skip
             flags = held(instance, rows, instances, fields, mode, numerator, denominator)
             if not flags:
@@ -342,8 +348,8 @@ def cover(
                 told[4], told[5], told[6] = row[3], row[4], fields[field, TOTAL]
                 counts[1] += 1
                 if row[0]:
-                    n_runs = write_runs(field, field - first, state, stamp, fields, window_phrase, found, froms, tos,
-                                        out_runs, counts[2])  # fmt: skip
+                    n_runs = write_runs(field, field - first, stands, place, fields, window_phrase, found, froms,
+                                        tos, out_runs, counts[2])  # fmt: skip
                     if n_runs < 0:
                         full = True
                         break
@@ -355,6 +361,8 @@ def cover(
             out_score[match, 1] = kept_score / instances[instance, COUNTED]
             out_score[match, 2] = n_shared / n_covered if n_covered else 0.0
             counts[0] += 1
+        for f in range(n_found):
+            stands[found[f, 0] >> 6] = U(0)
         if full:  # this text again, in an emptier array
             counts[0], counts[1], counts[2] = before
             counts[3], counts[4] = 2, 0

@@ -26,26 +26,37 @@ ORDERS = (5, 3, 2, 1)  # words in a key
 
 @njit(cache=True, nogil=True)
 def keys_of(hashes: Any, first: Any, n: Any, order: Any, keys: Any) -> None:
-    """keys[j] of the window of `order` words that ends at word j, first <= j < n (see words.window_key)."""
-    if order == 5:
-        for j in range(first, n):
-            key = hashes[j] + rotate(hashes[j - 1], 1 + STEP) + rotate(hashes[j - 2], 1 + 2 * STEP)
-            key += rotate(hashes[j - 3], 1 + 3 * STEP) + rotate(hashes[j - 4], 1 + 4 * STEP)
-            keys[j] = key * PRIME | U(1)
-    elif order == 4:
-        for j in range(first, n):
-            key = hashes[j] + rotate(hashes[j - 1], 1 + STEP) + rotate(hashes[j - 2], 1 + 2 * STEP)
-            keys[j] = (key + rotate(hashes[j - 3], 1 + 3 * STEP)) * PRIME | U(1)
-    elif order == 3:
-        for j in range(first, n):
-            key = hashes[j] + rotate(hashes[j - 1], 1 + STEP) + rotate(hashes[j - 2], 1 + 2 * STEP)
-            keys[j] = key * PRIME | U(1)
-    elif order == 2:
-        for j in range(first, n):
-            keys[j] = (hashes[j] + rotate(hashes[j - 1], 1 + STEP)) * PRIME | U(1)
-    else:
-        for j in range(first, n):
-            keys[j] = hashes[j] * PRIME | U(1)
+    """keys[j] of the window of `order` words that ends at word j, order - 1 <= first <= j < n (see words.window_key).
+
+    Slices, because a loop over them becomes vector code: an index that could be negative keeps it from that.
+    """
+    if first >= n:
+        return
+    made, a = keys[first:n], hashes[first:n]
+    if order == 1:
+        for j in range(made.size):
+            made[j] = a[j] * PRIME | U(1)
+        return
+    b = hashes[first - 1 : n - 1]
+    if order == 2:
+        for j in range(made.size):
+            made[j] = (a[j] + rotate(b[j], 1 + STEP)) * PRIME | U(1)
+        return
+    c = hashes[first - 2 : n - 2]
+    if order == 3:
+        for j in range(made.size):
+            made[j] = (a[j] + rotate(b[j], 1 + STEP) + rotate(c[j], 1 + 2 * STEP)) * PRIME | U(1)
+        return
+    d = hashes[first - 3 : n - 3]
+    if order == 4:
+        for j in range(made.size):
+            key = a[j] + rotate(b[j], 1 + STEP) + rotate(c[j], 1 + 2 * STEP) + rotate(d[j], 1 + 3 * STEP)
+            made[j] = key * PRIME | U(1)
+        return
+    e = hashes[first - 4 : n - 4]
+    for j in range(made.size):
+        key = a[j] + rotate(b[j], 1 + STEP) + rotate(c[j], 1 + 2 * STEP) + rotate(d[j], 1 + 3 * STEP)
+        made[j] = (key + rotate(e[j], 1 + 4 * STEP)) * PRIME | U(1)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -64,12 +75,16 @@ def in_table(table: Any, base: Any, mask: Any, key: Any) -> Any:
 
 @njit(cache=True, nogil=True, inline="always")
 def sieve(keys: Any, first: Any, n: Any, bitmap: Any, base: Any, mask: Any, left: Any) -> Any:
-    """Writes the indices first <= j < n whose key's bit, of mask + 1 from word `base` on, is set; their number."""
+    """Writes the indices first <= j < n whose key's two bits, of mask + 1 from word `base` on, are set; their number.
+
+    Both bits of a key stand in one word, so that a key costs one access to memory (see index.tables).
+    """
     k = 0
     for j in range(first, n):  # no branch hangs on the data
-        bit = (keys[j] >> U(40)) & mask
+        key = keys[j]
+        word = bitmap[base + (((key >> U(40)) & mask) >> U(6))]
         left[k] = j
-        k += np.int64((bitmap[base + (bit >> U(6))] >> (bit & U(63))) & U(1))
+        k += np.int64((word >> ((key >> U(40)) & U(63))) & (word >> ((key >> U(34)) & U(63))) & U(1))
     return k
 
 
