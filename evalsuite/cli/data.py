@@ -16,7 +16,7 @@ BUILT_IN = "train_plugins.data.cli:command"
 
 
 def find_command() -> click.Command:
-    """The click group that offers the verbs. Raises UsageError when it cannot be imported, or two packages offer one."""
+    """The click group that offers the verbs. Raises UsageError when it does not import, or two packages offer one."""
     targets = sorted({BUILT_IN, *(point.value for point in entry_points(group=GROUP, name=NAME))})
     if len(targets) > 1:
         raise UsageError(f"two packages offer `evalsuite {NAME}` ({', '.join(targets)}); uninstall one of them")

@@ -13,9 +13,9 @@ TEMPLATE_TOKENS = (
     *("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"),
     *("<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"),
 )
-# All of C0 but tab, line feed and carriage return, and DEL; a lone surrogate has no UTF-8.
-_STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-_CONTROLS = bytes(i for i in range(32) if i not in (9, 10, 13)) + b"\x7f"
+# C0 without its white space (a form feed is the end of a page), and DEL; a lone surrogate has no UTF-8.
+_STRANGE = re.compile("[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
+_CONTROLS = bytes(i for i in range(32) if not 9 <= i <= 13) + b"\x7f"
 
 
 def text_problems(
@@ -68,4 +68,4 @@ def _strange(texts: Sequence[str], field: str, first: int) -> Iterator[tuple[str
             if match[0] >= "\ud800":
                 yield "not_utf8", where, "text without lone surrogates"
             else:
-                yield "control_chars", where, "no control characters but tab and line ends"
+                yield "control_chars", where, "no control characters but white space"
