@@ -13,6 +13,7 @@ import yaml
 from evalsuite.errors import UsageError, did_you_mean
 from evalsuite.trainers.files import digest_of_json
 from evalsuite.trainers.options import parse
+from evalsuite.trainers.recipes import find_shipped
 from evalsuite.trainers.types import Launch, Mode, SaveRule, StageKind
 
 SCHEMA = 1
@@ -55,10 +56,12 @@ class DataRule:
     """What is done about training data that has no whole decontamination report against the gate's suite.
 
     With `run` it is scanned before anything is trained, as `evalsuite decontam scan` does with `select` and `scan`;
-    without, it is refused where the policy requires a report.
+    without, it is refused where the policy requires a report. `against` names more suites that need one all the same,
+    such as the unseen one.
     """
 
     run: bool = False
+    against: tuple[str, ...] = ()
     select: str | tuple[str, ...] = ()
     scan: Scope = "prompts"
 
@@ -68,6 +71,7 @@ class Stage:
     """One trainer run. `gate` is None where nothing is judged; `start` is None where the trainer brings its own.
 
     `keep` says which judged checkpoints stay on disk: all, promoted, or the last n (see `evalsuite.loop.keep`).
+    `sources` says where numbers come from, for people only: a source and the names of the options that it gives.
     """
 
     name: str
@@ -83,6 +87,7 @@ class Stage:
     launch: Launch
     keep: str = "all"
     decontam: DataRule = field(default_factory=DataRule)
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +108,12 @@ class Recipe:
         return digest_of_json(self.content)
 
     def find(self, text: str) -> Path:
-        """A path of the recipe: beside the file if it is there, else as seen from the working folder."""
+        """A path of the recipe: beside the file if it is there, else as seen from the working folder, else shipped."""
         path = Path(text).expanduser()
         beside = self.base / path
-        return beside if not path.is_absolute() and beside.exists() else path
+        if not path.is_absolute() and beside.exists():
+            return beside
+        return path if path.exists() else find_shipped(text) or path
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,7 @@ class _RawStage:
     launch: Launch | None = None
     keep: str | None = None
     decontam: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +161,9 @@ def load_recipe(path: Path) -> Recipe:
             problems.append(str(error))
     if problems:
         raise UsageError("\n".join(f"{path}: {problem}" for problem in problems))
+    # Where a number comes from changes nothing that is trained, and so no digest.
+    bare = [{key: value for key, value in one.items() if key != "sources"} for one in content["stages"]]
+    content = {**content, "stages": bare}
     return Recipe(raw.name, path.parent, raw.model, tuple(stages), content, raw.source, raw.chat_template)
 
 
@@ -232,7 +243,7 @@ def _stage(one: _RawStage, raw: _RawRecipe, base: Path) -> Stage:
         kind=KINDS.get(one.trainer, "external"),
         start=one.start,
         data=data,
-        options=one.options,
+        options=_options(one, raw),
         save=one.save,
         inputs=one.inputs,
         gate=_gate(one, raw, base),
@@ -240,7 +251,15 @@ def _stage(one: _RawStage, raw: _RawRecipe, base: Path) -> Stage:
         launch=one.launch or raw.launch,
         keep=one.keep or raw.keep,
         decontam=parse(DataRule, {**raw.decontam, **one.decontam}, f"{one.name}.decontam"),
+        sources=one.sources,
     )
+
+
+def _options(one: _RawStage, raw: _RawRecipe) -> Mapping[str, Any]:
+    """The stage's options; the recipe's chat template is that of every stage which has none of its own."""
+    if raw.chat_template is None or one.trainer not in KINDS:
+        return one.options
+    return {"chat_template": raw.chat_template, **one.options}
 
 
 def _gate(one: _RawStage, raw: _RawRecipe, base: Path) -> GateRule | None:

@@ -17,7 +17,7 @@ import yaml
 from train_plugins.settings import TrainingOptions
 
 TRAINED = 16
-Sharding = Literal["none", "optimizer", "all"]
+Sharding = Literal["none", "optimizer", "all", "offloaded"]
 SHAPES = Path(__file__).parent / "recipes" / "models.yaml"
 # Bytes per token and hidden unit of one layer in 16 bit, without attention scores (arXiv 2205.05198, §4.1).
 PER_LAYER = 34
@@ -64,7 +64,9 @@ def estimate(
         # The model with its adapters switched off is its own reference.
         trained, frozen = adapter_parameters(shape, options.lora.r, options.lora.targets), shape.parameters
     n, whole = layout.processes, TRAINED * trained + width * frozen
-    if layout.sharding == "all":
+    if layout.sharding == "offloaded":  # the host keeps it, and lends a layer at a time
+        whole = -(-width * (trained + frozen) // shape.layers)
+    elif layout.sharding == "all":
         whole = -(-whole // n)
     elif layout.sharding == "optimizer":
         whole = width * (trained + frozen) + -(-(TRAINED - width) * trained // n)
@@ -95,9 +97,11 @@ def sharding(launch: str | None) -> Sharding:
         return "none"
     kind = content.get("distributed_type")
     if kind == "FSDP":
-        return "all"
-    stage = (content.get("deepspeed_config") or {}).get("zero_stage") if kind == "DEEPSPEED" else None
-    return "all" if stage == 3 else "optimizer" if stage in (1, 2) else "none"
+        return "offloaded" if (content.get("fsdp_config") or {}).get("fsdp_offload_params") else "all"
+    deepspeed = (content.get("deepspeed_config") or {}) if kind == "DEEPSPEED" else {}
+    if deepspeed.get("zero_stage") == 3:
+        return "offloaded" if deepspeed.get("offload_param_device") == "cpu" else "all"
+    return "optimizer" if deepspeed.get("zero_stage") in (1, 2) else "none"
 
 
 def model_shape(model: str) -> Shape | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from evalsuite.errors import UsageError
@@ -9,6 +10,7 @@ from evalsuite.trainers.planning import PlanFacts, StagePlan
 from evalsuite.trainers.types import SaveRule
 from train_plugins.memory import Layout, estimate, model_shape, sharding
 from train_plugins.settings import DPOOptions, RMOptions, TrainingOptions
+from train_plugins.tokens import tokens_of
 
 __all__ = [
     "PlanFacts", "StagePlan", "divide_batch", "plan_stage", "saves_of", "steps_of", "steps_per_epoch", "warmup_of",
@@ -20,8 +22,12 @@ MOST = 8
 
 def plan_stage(kind: Literal["sft", "rm", "dpo"], options: TrainingOptions, facts: PlanFacts) -> StagePlan:
     """The plan of a stage; no model is loaded. Raises UsageError when the batch does not divide."""
+    if isinstance(options, RMOptions) and facts.rows is not None:
+        facts = replace(facts, rows=facts.rows - round(facts.rows * options.held_out))
     per_device, accumulation = divide_batch(options.batch, options.per_device_batch, facts.processes)
     steps = None if facts.rows is None else steps_of(facts.rows, options)
+    if facts.tokens is None and facts.rows and facts.data and facts.model is not None:
+        facts = replace(facts, tokens=tokens_of(facts.data, facts.rows, facts.model, options.max_length))
     shape = model_shape(facts.model) if facts.model is not None else None
     state = activations = None
     if shape is not None:

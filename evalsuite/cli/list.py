@@ -21,7 +21,8 @@ Examples:
   evalsuite list --suite tulu3-dev
   evalsuite list --suite tulu3-dev --regime olmes-public --json
   evalsuite list --constraints
-  evalsuite list --trainers"""
+  evalsuite list --trainers
+  evalsuite list --recipes"""
 HEADER = ("column", "benchmark", "dataset", "n", "settings", "metric", "judge")
 
 
@@ -30,16 +31,18 @@ HEADER = ("column", "benchmark", "dataset", "n", "settings", "metric", "judge")
 @click.option("--regime", metavar="NAME|FILE", help="At the settings of another version. [default: the suite's]")
 @click.option("--constraints", is_flag=True, help="List the checkable instructions instead.")
 @click.option("--trainers", is_flag=True, help="List the trainers of `evalsuite loop` instead.")
+@click.option("--recipes", is_flag=True, help="List the shipped recipes of `evalsuite train` and `loop` instead.")
 @benchmarks_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    suite: str | None, regime: str | None, constraints: bool, trainers: bool, extra: tuple[Path, ...], as_json: bool
-) -> None:
+    suite: str | None, regime: str | None, constraints: bool, trainers: bool, recipes: bool, extra: tuple[Path, ...],
+    as_json: bool,
+) -> None:  # fmt: skip
     """List suites with their columns, benchmarks with their settings, regimes and engines."""
     from evalsuite.suite import load_suite
 
-    if constraints or trainers:
-        (_print_constraints if constraints else _print_trainers)(as_json)
+    if constraints or trainers or recipes:
+        (_print_constraints if constraints else _print_trainers if trainers else _print_recipes)(as_json)
         return
     if regime is not None and suite is None:
         raise click.UsageError("--regime needs --suite NAME, whose settings it changes")
@@ -187,6 +190,31 @@ def _print_trainers(as_json: bool) -> None:
     shown = [(r["name"], r["distribution"], r["version"], "yes" if r["imports"] else f"no: {r['why']}") for r in rows]
     for row in _aligned([("trainer", "distribution", "version", "imports"), *shown]):
         click.echo(row)
+
+
+def _print_recipes(as_json: bool) -> None:
+    from evalsuite.recipe import load_recipe
+    from evalsuite.trainers.recipes import known_launches, known_recipes
+
+    read = {name: load_recipe(path) for name, path in known_recipes().items()}
+    rows = [
+        {
+            "name": name,
+            "model": recipe.model,
+            "stages": [stage.name for stage in recipe.stages],
+            "source": recipe.source,
+            "digest": recipe.digest,
+        }
+        for name, recipe in read.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    header = ("recipe", "model", "stages", "source")
+    shown = [(name, r.model or "-", " → ".join(s.name for s in r.stages), r.source) for name, r in read.items()]
+    for row in _aligned([header, *shown]):
+        click.echo(row)
+    click.echo(f"\nlaunches (unmeasured): {', '.join(known_launches())}")
 
 
 def _settings(benchmark: Mapping[str, Any]) -> str:

@@ -14,17 +14,17 @@ import click
 
 from evalsuite.cli.gate_job import gate_options
 from evalsuite.cli.judge import make_judges
+from evalsuite.cli.stage_data import check_stage_data, for_stage, recipe_file
 
 if TYPE_CHECKING:
     from evalsuite.gate.verdict import Verdict
     from evalsuite.loop import CheckFn, Ended, Gated, GateFn, Hooks
-    from evalsuite.loop.data import Against
     from evalsuite.recipe import Recipe, Stage
 
 EPILOG = """\b
 Examples:
   evalsuite loop recipe.yaml
-  evalsuite loop recipe.yaml --only dpo --start sft/checkpoints/step-001000
+  evalsuite loop --recipe tulu3_8b --only dpo --start sft/checkpoints/step-001000
   evalsuite loop recipe.yaml --results results --data-root data/ --json
 
 Exit codes: 0 the last stage promoted a checkpoint, 1 all were blocked, 3 undecided or stopped, 2 wrong usage, a broken
@@ -44,7 +44,8 @@ def _keep(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 
 
 @click.command("loop", epilog=EPILOG)
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@click.option("--recipe", "shipped", metavar="NAME", help="A shipped recipe in place of a file.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Where the stages work. [default: RESULTS/loops/NAME]")  # fmt: skip
 @click.option("--only", metavar="STAGE", help="Only this stage of the recipe.")
@@ -61,9 +62,11 @@ def command(**options: Any) -> int:
     from evalsuite.loop.view import view
     from evalsuite.recipe import load_recipe
 
+    options["recipe"] = recipe_file(options["recipe"], options["shipped"])
     recipe = as_gated(load_recipe(options["recipe"]), options)
     out = options["out"] or options["results"] / "loops" / recipe.name
     plan = make_plan(recipe, out, only=options["only"], start=options["start"], keep=options["keep"])
+    plan = replace(plan, results=options["results"])
     watcher = view()
     try:
         ended = run_loop(plan, make_hooks(options, recipe), watcher)
@@ -124,7 +127,7 @@ def make_gate(options: Mapping[str, Any]) -> GateFn:
 
         watcher = observer()
         try:
-            done = gate(make_gate_job(_for_stage(options, stage), checkpoint), watcher)
+            done = gate(make_gate_job(for_stage(options, stage), checkpoint), watcher)
         finally:
             watcher.close()
         cost = {**done.verdict.cost, "used": done.verdict.cost["share"]}
@@ -146,21 +149,13 @@ def in_short(verdict: Verdict) -> str:
     return told if len(blocking) == 1 else f"{told}  and {len(blocking) - 1} more"
 
 
-def _for_stage(options: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
-    """The options of `evalsuite gate` for a stage's checkpoints, each of which keeps its own name."""
-    rule = stage.gate
-    own = {"suite": rule.suite, "policy": rule.policy} if rule else {}
-    given = {key: options[key] or value for key, value in own.items()}
-    fixed = {"against": None, "dry_run": False, "bootstrap": rule is not None and rule.bootstrap, "name": None}
-    return {**options, **given, **fixed}
-
-
 def make_check(options: Mapping[str, Any], recipe: Recipe) -> CheckFn:
     """Reads policy, suite, judges and data of a stage; with `begins` a missing champion needs leave as well."""
 
     def check(stage: Stage, begins: bool) -> None:
         check_gate(stage, begins)
-        _check_data(options, recipe, stage)
+        out = options["out"] or options["results"] / "loops" / recipe.name
+        check_stage_data(options, recipe, stage, out / "data")
 
     def check_gate(stage: Stage, begins: bool) -> None:
         from evalsuite.cli.gate_job import suite_and_policy
@@ -170,7 +165,7 @@ def make_check(options: Mapping[str, Any], recipe: Recipe) -> CheckFn:
         rule = stage.gate
         if rule is None:
             return
-        own = _for_stage(options, stage)
+        own = for_stage(options, stage)
         suite, policy = suite_and_policy(own)
         columns = suite.select(own["tasks"])
         _, skipped = make_judges(own, columns)
@@ -186,56 +181,6 @@ def make_check(options: Mapping[str, Any], recipe: Recipe) -> CheckFn:
             )
 
     return check
-
-
-def _check_data(options: Mapping[str, Any], recipe: Recipe, stage: Stage) -> None:
-    """The data of a stage against the suite that its checkpoints are judged on, or those of the next stage with a gate:
-    what an ungated stage learns is judged there."""
-    from evalsuite.errors import UsageError
-    from evalsuite.loop.data import Given, check_data
-    from evalsuite.loop.plan import data_of
-
-    later = recipe.stages[[s.name for s in recipe.stages].index(stage.name) :]
-    judged = next((s for s in later if s.gate is not None), None)
-    if judged is None and stage.decontam.run:
-        raise UsageError(f"stage {stage.name!r}: decontam.run, but no gate judges what it trains; against which suite?")
-    if not stage.data:
-        return
-    against = _against(options, judged, stage.decontam.run) if judged is not None else None
-    data = [Given(ref, recipe.find(ref.path)) for ref in data_of(recipe, stage)]
-    check_data(stage.name, data, against, options["results"], stage.decontam)
-
-
-def _against(options: Mapping[str, Any], judged: Stage, run: bool) -> Against | None:
-    """What reports must be about by the policy of a stage; None where it asks for none and there is none."""
-    from evalsuite.cli.gate_job import suite_and_policy
-    from evalsuite.data import data_roots, resolve_all
-    from evalsuite.decontamination import data_digests
-    from evalsuite.gating.evidence import REPORTS
-    from evalsuite.harness import datasets_of
-    from evalsuite.loop.data import Against
-
-    own = _for_stage(options, judged)
-    suite, policy = suite_and_policy(own)
-    if not (policy.decontamination.required or run or (own["results"] / REPORTS).is_dir()):
-        return None
-    benchmarks = list(suite.columns.values())
-    specs = [spec for benchmark in benchmarks for spec in datasets_of(benchmark)]
-    roots = data_roots(own["data_roots"])
-    resolved = resolve_all(specs, roots, offline=own["offline"], aliases=suite.aliases or {})
-    digests = {benchmark.name: data_digests(benchmark, resolved) for benchmark in benchmarks}
-    named = own["suite"] or policy.suite.partition("@sha256:")[0]
-    return Against(suite.name, digests, policy.decontamination, _scan_options(own, named))
-
-
-def _scan_options(own: Mapping[str, Any], suite: str) -> tuple[str, ...]:
-    """What makes `evalsuite decontam scan` read the same benchmarks as the gate."""
-    said = ["--suite", suite, *(["--regime", own["regime"]] if own["regime"] else [])]
-    said += ["--no-quirks"] if own["no_quirks"] else []
-    said += [word for folder in own["extra"] for word in ("--benchmarks", str(folder))]
-    said += [word for root in own["data_roots"] for word in ("--data-root", str(root))]
-    said += ["--offline"] if own["offline"] else []
-    return (*said, *(["--results", str(own["results"])] if own["results"] != Path("results") else []))
 
 
 def make_refs(options: Mapping[str, Any]) -> Callable[[], Collection[str]]:

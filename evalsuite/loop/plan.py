@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalsuite.errors import EvalsuiteError, UsageError, did_you_mean
+from evalsuite.gating.evidence import REPORTS, read_reports
 from evalsuite.loop.log import LoopLog
+from evalsuite.loop.mixes import built_file, is_mix, looks_like_mix, read_mix
 from evalsuite.recipe import Recipe, Stage, split_reference
+from evalsuite.trainers.files import load_json
 from evalsuite.trainers.lookup import find_trainer
 from evalsuite.trainers.options import parse
+from evalsuite.trainers.recipes import find_launch
 from evalsuite.trainers.types import Coupling, DataRef, Trainer, TrainJob
 
 if TYPE_CHECKING:
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
 class Plan:
     """What one call of the loop does: all stages, or `only` one, which may be given another `start`.
 
-    `keep` stands in place of every stage's own.
+    `keep` stands in place of every stage's own. `at` is the folder of the one stage, in place of one below `out`.
+    `results` is where decontamination reports are looked for; `waived` is why training goes on without.
     """
 
     recipe: Recipe
@@ -32,9 +37,17 @@ class Plan:
     trainers: Mapping[str, Trainer]
     start: Path | None = None
     keep: str | None = None
+    at: Path | None = None
+    results: Path | None = None
+    waived: str = ""
 
     def folder(self, stage: Stage) -> Path:
-        return self.out / stage.name
+        return self.at or self.out / stage.name
+
+    @property
+    def mixed(self) -> Path:
+        """Where the mixes of the stages are built."""
+        return (self.at or self.out) / "data"
 
     def previous(self, stage: Stage) -> str | None:
         """The name of the stage before this one in the recipe."""
@@ -59,7 +72,10 @@ def make_plan(
     for stage in stages:
         try:
             trainers[stage.name] = _trainer(stage, find or find_trainer)
-            data_of(recipe, stage)
+            if stage.launch.config is not None:
+                find_launch(stage.launch.config)
+            for text in stage.data:
+                declared(recipe, stage, text)
         except EvalsuiteError as error:
             problems += [str(error)]
     if problems:
@@ -69,10 +85,11 @@ def make_plan(
 
 def make_job(plan: Plan, stage: Stage, start: Checkpoint | None, inputs: Mapping[str, Checkpoint]) -> TrainJob:
     coupling = Coupling(stage.gate.mode, stage.gate.lag) if stage.gate else Coupling("off")
+    data = data_of(plan.recipe, stage, plan.mixed)
     return TrainJob(
         stage=stage.kind,
         start=start,
-        data=data_of(plan.recipe, stage),
+        data=tuple(replace(ref, decontamination=_checked(plan, ref)) for ref in data),
         out=plan.folder(stage),
         seed=stage.seed,
         save=stage.save,
@@ -117,20 +134,58 @@ def _trainer(stage: Stage, find: Callable[[str], Trainer]) -> Trainer:
     return trainer
 
 
-def data_of(recipe: Recipe, stage: Stage) -> tuple[DataRef, ...]:
-    """The training data that a stage declares, with digests; raises UsageError for a file that is not there."""
-    return tuple(_reference(recipe, stage, text) for text in stage.data)
+def data_of(recipe: Recipe, stage: Stage, mixed: Path | None = None) -> tuple[DataRef, ...]:
+    """The training data that a stage declares, with digests; a mix is the file that was built of it in `mixed`.
+
+    Raises UsageError for a file that is not there.
+    """
+    return tuple(_reference(recipe, stage, text, mixed) for text in stage.data)
 
 
-def _reference(recipe: Recipe, stage: Stage, text: str) -> DataRef:
+def declared(recipe: Recipe, stage: Stage, text: str) -> Path:
+    """The file that an entry of `data` names. Raises UsageError with the near miss when it is not there."""
     path = recipe.find(text)
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise UsageError(f"{stage.name}.data: no file {text!r}{near}")
+    if looks_like_mix(path) and stage.kind != "external":
+        read_mix(path)
+    return path
+
+
+def _reference(recipe: Recipe, stage: Stage, text: str, mixed: Path | None) -> DataRef:
+    path = declared(recipe, stage, text)
+    if is_mix(path) and mixed is not None:
+        path = built_file(mixed, path)
+        if not path.is_file():
+            raise UsageError(f"{stage.name}.data: the mix {text!r} is not built yet: {path} is not there")
+    meta = _sidecar(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        rows = None
-        if path.suffix == ".jsonl":
+        known = meta.get("rows") if meta.get("digest") == digest else None
+        rows = known if isinstance(known, int) else None
+        if rows is None and path.suffix == ".jsonl":
             file.seek(0)
             rows = sum(1 for line in file if line.strip())
-    return DataRef(text, digest, rows, location=str(path.absolute()))
+    licence = meta.get("licence")
+    told = licence if isinstance(licence, str) else ", ".join(map(str, licence or ()))
+    return DataRef(text, digest, rows, licence=told, location=str(path.absolute()))
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    """What is written beside a data set of how it was made; empty where nothing is, or nothing that can be read."""
+    try:
+        return load_json(path.with_name(f"{path.name.partition('.')[0]}.meta.json")) or {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _checked(plan: Plan, ref: DataRef) -> str:
+    """The reports that there are of this data, by content, or why none was asked for."""
+    if plan.waived:
+        return f"waived: {plan.waived}"
+    if plan.results is None:
+        return ""
+    of = [path for path, raw in read_reports(plan.results / REPORTS)
+          if any(each.get("digest") == ref.digest for each in raw["training"])]  # fmt: skip
+    return ",".join(sorted(hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in of))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 POLL_S = 0.5
+EVERY_S = 30.0  # between two lines of steps where lines are written
 SHOWN = 5  # verdicts in the table
 
 
@@ -49,16 +52,23 @@ class Silent:
 
 
 class Lines:
-    """One line for each thing that happened, and the trainer's warnings as they come: for logs and pipes."""
+    """One line for each thing that happened, and the trainer's warnings as they come: for logs and pipes.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    Of the trainer's steps there is a line every `every_s` seconds, and one of the last.
+    """
+
+    def __init__(self, stream: TextIO | None = None, every_s: float = EVERY_S) -> None:
         self._stream = stream or sys.stderr
         self._follower = _Follower(self._on_event)
+        self._every_s, self._told_at = every_s, time.monotonic()
+        self._step: Event | None = None  # not told yet
+        self._verdict = ""
 
     def say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
 
     def stage(self, name: str, out: Path) -> None:
+        self._tell_step()
         self.say(f"{name}: training in {out}")
         self._follower.follow(out)
 
@@ -68,13 +78,25 @@ class Lines:
     def gated(self, checkpoint: str, verdict: Gated) -> None:
         cost = f"  ({verdict.cost['used']:.2f} of a full run)" if "used" in verdict.cost else ""
         self.say(f"{checkpoint}: {verdict.outcome}  {verdict.line}{cost}")
+        self._verdict = f"{checkpoint} {verdict.outcome}"
 
     def close(self) -> None:
         self._follower.close()
+        self._tell_step()
 
     def _on_event(self, event: Event) -> None:
         if event["kind"] == "warning":
             self.say(f"warning: {event.get('text', '')}")
+        elif event["kind"] == "step":
+            self._step = event
+            if time.monotonic() - self._told_at >= self._every_s:
+                self._tell_step()
+
+    def _tell_step(self) -> None:
+        event, self._step = self._step, None  # it is told by two threads
+        if event is not None:
+            self.say(step_line(event) + (f"  last verdict: {self._verdict}" if self._verdict else ""))
+            self._told_at = time.monotonic()
 
 
 class Live:
@@ -165,9 +187,25 @@ def view() -> View:
 
 
 def step_line(event: Mapping[str, Any]) -> str:
-    """`step 120  loss 0.532  lr 5e-07`."""
+    """`step 120/14678  loss 0.532  lr 5e-07  21,300 tokens/s  2 h 05 min left`, as far as the event tells it."""
+    total = f"/{event['steps_total']}" if _is_number(event.get("steps_total")) else ""
     words = [f"{name} {event[name]:.4g}" for name in ("loss", "lr", "reward", "kl") if _is_number(event.get(name))]
-    return "  ".join([f"step {event.get('step', '?')}", *words])
+    words += [f"{event['tokens_per_s']:,.0f} tokens/s"] if _is_number(event.get("tokens_per_s")) else []
+    words += [f"{_duration(event['eta_s'])} left"] if _is_number(event.get("eta_s")) else []
+    return "  ".join([f"step {event.get('step', '?')}{total}", *words])
+
+
+def _duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `2 h 05 min`, `3 d 4 h`; a thing that is not finite is `?`."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(0, round(seconds))} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def saved_line(verdicts: list[Gated]) -> str:

@@ -85,8 +85,14 @@ def _reference(checkpoint: Checkpoint | None) -> dict[str, str] | None:
 
 def _by_content(content: Mapping[str, Any]) -> dict[str, Any]:
     inputs = {name: (ref or {}).get("digest") for name, ref in content["inputs"].items()}
-    data = [{key: value for key, value in ref.items() if key != "location"} for ref in content["data"]]
+    data = [_data_by_content(ref) for ref in content["data"]]
     return {**content, "start": (content["start"] or {}).get("digest"), "inputs": inputs, "data": data}
+
+
+def _data_by_content(ref: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the place, and without reports: another scan of the same data makes no other job, a waiver does."""
+    waiver = ref["decontamination"] if ref["decontamination"].startswith("waived") else ""
+    return {key: value for key, value in ref.items() if key != "location"} | {"decontamination": waiver}
 
 
 def _opened(reference: Mapping[str, str] | None) -> Checkpoint | None:

@@ -12,8 +12,8 @@ from evalsuite.trainers.types import SaveRule
 class PlanFacts:
     """What is known of a stage. None: not known, as where the data is not there.
 
-    `model` is the start's folder, or its hub id where it is not on this machine. `tokens` is of one epoch.
-    `launch` is the accelerate config's name or path.
+    `model` is the start's folder, or its hub id where it is not on this machine. `tokens` is of one epoch; without it
+    the trainer may count those of `data`, the files that are there. `launch` is the accelerate config's name or path.
     """
 
     rows: int | None = None
@@ -22,6 +22,7 @@ class PlanFacts:
     model: str | None = None
     save: SaveRule = field(default_factory=SaveRule)
     launch: str | None = None
+    data: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from evalsuite.trainers import process
 from evalsuite.trainers.control import Control, read_control, write_control
 from evalsuite.trainers.events import Event, EventReader, cut_torn_line, read_events
 from evalsuite.trainers.job import write_job
+from evalsuite.trainers.recipes import find_launch
 from evalsuite.trainers.types import TrainJob
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def worker_command(module: str, job: TrainJob) -> list[str]:
     worker = ["-m", module, "--job", str(job.out / "job.json")]
     if job.launch.config is None and job.launch.processes == 1:
         return [sys.executable, *worker]
-    config = ["--config_file", job.launch.config] if job.launch.config else []
+    config = ["--config_file", str(find_launch(job.launch.config))] if job.launch.config else []
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     return [*launcher, *config, "--num_processes", str(job.launch.processes), *worker]
 
