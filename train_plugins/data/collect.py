@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import itertools
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,12 +19,13 @@ from evalsuite.errors import DataError, UsageError
 from train_plugins.data.badrows import BadRow
 from train_plugins.data.dedup import READ, Facts, Seen, sort_key
 from train_plugins.data.filters import reason
-from train_plugins.data.formats import DETECTED_BY, Malformed, Reading, detect, find_format
+from train_plugins.data.formats import DETECTED_BY, detect, find_format
+from train_plugins.data.mappings import Malformed, Reading
 from train_plugins.data.mixfile import Mix, Source
 from train_plugins.data.prompts import conversation_hash, normalised, user_turns
 from train_plugins.data.rows import Kind, RowRules, check_row, content_id, kind_of, read_lines, read_rows
-from train_plugins.data.writing import encode
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 CHUNK = 256  # rows that a process is given at a time
 
 
@@ -178,7 +180,7 @@ def _examine(mix: Mix, source: Source, row: dict[str, Any]) -> tuple[str, bytes,
     text = normalised("\n".join(user_turns(row)))[:READ] if mix.near else ""
     fact = Facts(sort_key(mix.seed, identity), conversation_hash(row), bytes.fromhex(content_id(row)), 0, text)
     rest = {name: value for name, value in row.items() if name not in ("id", "source")}
-    line = encode({"id": identity, "source": source.name, **rest}).encode()
+    line = _encode({"id": identity, "source": source.name, **rest}).encode()
     return "", line + b"\n", fact, identity, kind
 
 

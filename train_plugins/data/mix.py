@@ -1,8 +1,8 @@
 """Makes one training file of many sources: exact counts after doubles, filters and decontamination, bytes by the seed.
 
-Beside NAME.jsonl lie NAME.jsonl.meta.json (what it is; written last, so it tells that all is there), NAME.card.md
-(the same to read), NAME.provenance.jsonl (where each row came from, in the order of the rows) and NAME.prompts (16
-bytes for each user turn, to look up later benchmarks in).
+Beside NAME.jsonl lie NAME.jsonl.meta.json (what it is), NAME.card.md (the same to read), NAME.provenance.jsonl (where
+each row came from, in the order of the rows) and NAME.prompts (16 bytes for each user turn, to look up later benchmarks
+in). All is made in a hidden folder beside them; NAME.jsonl gets its name last.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from evalsuite.errors import UsageError
-from evalsuite.trainers.files import digest_of_json, load_json, replace_json
+from evalsuite.trainers.files import digest_of_json, load_json, replace_json, sync_folder
 from train_plugins.data.card import card
 from train_plugins.data.collect import Collected, Place, collect, find
 from train_plugins.data.dedup import Seen
@@ -105,12 +105,14 @@ def run_mix(
         _tell(parts, ready, say)
         tally = Tally({source.name: source for source in mix.sources}, count)
         meta = _meta(mix, key, places, ready, parts, unit)
-        written = _write(mix, outputs, places, ready, parts, tally, {**meta, "finished": False})
+        staged = Outputs(work / "out" / out.name)
+        written = _write(mix, staged, places, ready, parts, tally, meta)
         meta["report"] = tally.report()
         if mix.decontam.against:
-            say(f"{out}: scanning the finished file")
-            meta["decontamination"] = [final_report(out, written.digest, ready.kind, screen)]
-        _finish(outputs, written, meta)
+            say(f"{out.name}: scanning the finished file")
+            meta["decontamination"] = [final_report(staged.data, written.digest, ready.kind, screen)]
+        _finish(staged, written, meta)
+        _publish(staged, outputs)
         shutil.rmtree(work)
     return read_meta(out)
 
@@ -122,7 +124,7 @@ def _is_done(outputs: Outputs, key: str) -> bool:
         return False
     meta = read_meta(outputs.data)
     others = (outputs.card, outputs.provenance, outputs.prompts)
-    if meta.get("key") != key or meta.get("finished") is not True or not all(path.is_file() for path in others):
+    if meta.get("key") != key or not all(path.is_file() for path in others):
         return False
     with outputs.data.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == meta.get("digest")
@@ -196,24 +198,20 @@ def _write(
 ) -> Written:  # fmt: skip
     """Writes the rows, and beside them provenance and prompts, in one pass."""
     hashes: set[bytes] = set()
-    temporary = outputs.provenance.with_name(f".{outputs.provenance.name}.{os.getpid()}.tmp")
     about = {share.source.name: _about(mix, share, places, ready) for share in parts}
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
+    outputs.data.parent.mkdir(exist_ok=True)
+    with outputs.provenance.open("w", encoding="utf-8") as file:
 
-            def rows() -> Iterator[dict[str, Any]]:
-                for drawn in merged(mix, parts):
-                    tally.add(drawn.source, drawn.row)
-                    hashes.update(prompt_hash(text) for text in user_turns(drawn.row))
-                    _note(file, drawn, about[drawn.source])
-                    yield drawn.row
+        def rows() -> Iterator[dict[str, Any]]:
+            for drawn in merged(mix, parts):
+                tally.add(drawn.source, drawn.row)
+                hashes.update(prompt_hash(text) for text in user_turns(drawn.row))
+                _note(file, drawn, about[drawn.source])
+                yield drawn.row
 
-            written = write_dataset(outputs.data, rows(), meta)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, outputs.provenance)
-    finally:
-        temporary.unlink(missing_ok=True)
+        written = write_dataset(outputs.data, rows(), meta)
+        file.flush()
+        os.fsync(file.fileno())
     write_prompts(outputs.prompts, hashes)
     return written
 
@@ -273,9 +271,20 @@ def _of_source(share: Share, places: Mapping[str, Place], ready: Ready) -> dict[
 
 
 def _finish(outputs: Outputs, written: Written, meta: Mapping[str, Any]) -> None:
-    """The card, then the sidecar: who finds it finished finds all of it."""
-    whole = {"schema": 1, "digest": written.digest, "rows": written.n_rows, **meta, "finished": True}
-    temporary = outputs.card.with_name(f".{outputs.card.name}.{os.getpid()}.tmp")
-    temporary.write_text(card(whole, outputs.data.name), encoding="utf-8")
-    os.replace(temporary, outputs.card)
-    replace_json(sidecar(outputs.data), whole)
+    """The sidecar with all that is known now, and the card that is made of it."""
+    replace_json(sidecar(outputs.data), {"schema": 1, "digest": written.digest, "rows": written.n_rows, **meta})
+    outputs.card.write_text(card(read_meta(outputs.data), outputs.data.name), encoding="utf-8")
+
+
+def _publish(staged: Outputs, outputs: Outputs) -> None:
+    """Gives all files their names, the data last: who finds it finds all of it, and nothing of an earlier mix."""
+    outputs.data.unlink(missing_ok=True)
+    for source, target in (
+        (staged.prompts, outputs.prompts),
+        (staged.provenance, outputs.provenance),
+        (staged.card, outputs.card),
+        (sidecar(staged.data), sidecar(outputs.data)),
+        (staged.data, outputs.data),
+    ):
+        os.replace(source, target)
+    sync_folder(outputs.data.parent)

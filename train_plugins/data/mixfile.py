@@ -74,10 +74,6 @@ class Decontam:
     over_limit: Literal["refuse", "clean"] = "refuse"
     waive: str = ""
 
-    def __post_init__(self) -> None:
-        if bool(self.against) == bool(self.waive):
-            raise UsageError("name suites (against: [tulu3-dev, …]) or say why not (waive: reason), one of the two")
-
 
 @dataclass(frozen=True, slots=True)
 class Near:
@@ -85,10 +81,6 @@ class Near:
 
     ratio: float = 95.0
     most: int = 200
-
-    def __post_init__(self) -> None:
-        if not 50 <= self.ratio <= 100 or self.most < 1:
-            raise UsageError("ratio must be from 50 to 100, most at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +188,10 @@ def _problems(mix: Mix) -> Iterator[str]:
         yield f"schema {mix.schema}, this version reads {SCHEMA}"
     if not NAME.fullmatch(mix.name):
         yield f"{mix.name!r} is no name for a file: letters, digits, '.', '_', '-'"
+    if bool(mix.decontam.against) == bool(mix.decontam.waive.strip()):
+        yield "decontam: name suites (against: [tulu3-dev, …]) or say why not (waive: reason), one of the two"
+    if mix.near is not None and not (50 <= mix.near.ratio <= 100 and mix.near.most >= 1):
+        yield "near: ratio must be from 50 to 100, most at least 1"
     if not mix.sources:
         yield "sources: expected at least one"
     names = [source.name for source in mix.sources]

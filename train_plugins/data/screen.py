@@ -33,19 +33,20 @@ ALL: Mapping[Kind, tuple[str, ...]] = {
     "rlvr": ("messages[*].content", "ground_truth"),
     "preference": ("chosen[*].content", "rejected[*].content"),
 }
-RunFn = Callable[[Sequence[str]], int]
-"""Runs `evalsuite decontam` with these arguments; its exit code."""
+RunFn = Callable[[Sequence[str], Path], int]
+"""Runs `evalsuite decontam` with these arguments in a folder; its exit code."""
 
 
-def run_decontam(arguments: Sequence[str]) -> int:
+def run_decontam(arguments: Sequence[str], folder: Path) -> int:
     """In a process of its own; what it prints goes to stderr."""
     typed = [sys.executable, "-P", "-m", "evalsuite", "decontam", *arguments]
-    return subprocess.run(typed, stdout=2, check=False).returncode
+    return subprocess.run(typed, stdout=2, check=False, cwd=folder).returncode
 
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """How the scans of a mix are run. `options` are those of every scan: --data-root, --offline, --benchmarks."""
+    """How the scans of a mix are run. `options` are those of every scan: --data-root, --offline, --benchmarks, with
+    absolute paths, for a scan runs where the data is."""
 
     rule: Decontam
     results: Path
@@ -77,7 +78,7 @@ def clean(files: Mapping[str, Path], kind: Kind, screen: Screen, work: Path) -> 
     if not given:
         return {name: Cleaned(path) for name, path in files.items()}
     report = work / "scan"
-    _scan([f"{name}={path}" for name, path in given.items()], kind, screen, report)
+    _scan([f"{name}={path.absolute()}" for name, path in given.items()], kind, screen, report, work)
     hits = _hits(report)
     _refuse(screen.rule, hits, json.loads((report / "verdict.json").read_text(encoding="utf-8")))
     if not hits:
@@ -88,11 +89,12 @@ def clean(files: Mapping[str, Path], kind: Kind, screen: Screen, work: Path) -> 
 def final_report(path: Path, digest: str, kind: Kind, screen: Screen) -> dict[str, Any]:
     """Scans the finished file, with its report where a gate and the loop find it by the file's digest; what it says.
 
-    Raises DataError when the report is not complete, or the file still holds more of an eval than the limit.
+    The report names the file as seen from its folder, for it will be moved. Raises DataError when the report is not
+    complete, or the file still holds more of an eval than the limit.
     """
     name = f"{path.name.split('.jsonl')[0].split('.parquet')[0]}-{digest[:8]}-{'+'.join(screen.rule.against)}"
     out = screen.results / REPORTS / name.replace("/", "-")
-    _scan([str(path)], kind, screen, out)
+    _scan([path.name], kind, screen, out, path.parent)
     raw = (out / "verdict.json").read_bytes()
     verdict = json.loads(raw)
     rates = verdict["rates"].get(digest, {})
@@ -114,14 +116,14 @@ def final_report(path: Path, digest: str, kind: Kind, screen: Screen) -> dict[st
     }
 
 
-def _scan(train: Sequence[str], kind: Kind, screen: Screen, out: Path) -> None:
+def _scan(train: Sequence[str], kind: Kind, screen: Screen, out: Path, folder: Path) -> None:
     selectors = ALL[kind] if screen.rule.scan == "all" else (SELECT[kind],)
     selected = [word for selector in selectors for word in ("--select", selector)]
     near = ["--near-dup"] if screen.rule.near else []
-    where = ["--results", str(screen.results), "--out", str(out), "--quiet"]
+    where = ["--results", str(screen.results.absolute()), "--out", str(out.absolute()), "--quiet"]
     arguments = ["scan", *train, "--suite", screen.suites, *selected, "--scan", screen.rule.scan, *near, *where]
     arguments += screen.options
-    code = screen.run(arguments)
+    code = screen.run(arguments, folder)
     if code not in DONE:
         raise DataError(
             f"the decontamination failed with exit code {code}; what it said stands above, the command was: "
@@ -171,9 +173,9 @@ def _cleaned(
     rule = screen.rule
     if not (into / "cleaning.json").is_file():
         shutil.rmtree(into, ignore_errors=True)
-        also = ["--also", "near"] if rule.near else []
-        arguments = ["clean", str(report), "-o", str(into), "--how", rule.how, "--by", rule.by, *also, "--quiet"]
-        if code := screen.run(arguments):
+        arguments = ["clean", str(report.absolute()), "-o", str(into.absolute()), "--how", rule.how, "--by", rule.by]
+        arguments += ["--also", "near", "--quiet"] if rule.near else ["--quiet"]
+        if code := screen.run(arguments, report):
             raise DataError(
                 f"cleaning failed with exit code {code}: {shlex.join(['evalsuite', 'decontam', *arguments])}"
             )

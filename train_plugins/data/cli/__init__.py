@@ -13,6 +13,7 @@ from evalsuite.errors import did_you_mean
 VERBS = {
     "convert": "Turn data of any common format into canonical rows, checked row by row.",
     "mix": "Mix sources by exact counts into one data set that does not depend on order or machine.",
+    "ablate": "Train without each part of a mix and with it alone, and compare in one table.",
     "personas": "Generate prompts and answers for many personas, with a verifier for each constraint.",
     "preferences": "Make preference pairs: answers of several models, rated by a judge.",
     "relevance": "Find answers that are not about their question: rows that were shifted.",

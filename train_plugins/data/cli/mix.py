@@ -78,8 +78,8 @@ def _run(mix: Mix, options: Mapping[str, Any]) -> dict[str, Any]:
     from train_plugins.data.tally import counter
 
     roots = data_roots(options["data_roots"])
-    passed = [word for root in options["data_roots"] for word in ("--data-root", root)]
-    passed += [word for folder in options["extra"] for word in ("--benchmarks", str(folder))]
+    passed = [word for root in options["data_roots"] for word in ("--data-root", str(Path(root).absolute()))]
+    passed += [word for folder in options["extra"] for word in ("--benchmarks", str(folder.absolute()))]
     passed += ["--offline"] if options["offline"] else []
     tokenizer = options["tokenizer"]
     return run_mix(
