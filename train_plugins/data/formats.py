@@ -53,9 +53,7 @@ def detect(rows: Sequence[tuple[int, Any]], name: str) -> Format:
 def refuse_text(format: Format, name: str) -> Format:
     """The format, unless it has nobody who speaks; then raises DataError."""
     if format.name == "text":
-        raise DataError(
-            f"{name}: a `text` without roles; expected rows with roles, use continued pre-training elsewhere"
-        )
+        raise DataError(f"{name}: rows of `text`, which has no roles; use continued pre-training elsewhere")
     return format
 
 

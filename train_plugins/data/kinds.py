@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from train_plugins.data.jsontext import content_bytes
 from train_plugins.data.texts import TEMPLATE_TOKENS
 
 Kind = Literal["sft", "preference", "rlvr"]
@@ -31,8 +31,6 @@ CONTENT: Mapping[Kind, tuple[str, ...]] = {
     "preference": REQUIRED["preference"],
     "rlvr": (*REQUIRED["rlvr"], *OPTIONAL["rlvr"]),
 }
-# Keys in order and no spaces: equal content has equal bytes, whichever file it came from.
-_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ RULES = RowRules()
 def content_id(row: Mapping[str, Any]) -> str:
     """16 hex digits of the sha256 of what the row says; its id, source and ratings do not count."""
     content = {name: row[name] for name in CONTENT[kind_of(row)] if name in row}
-    return hashlib.sha256(_CANONICAL(content).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(content_bytes(content)).hexdigest()[:16]
 
 
 def kind_of(row: Mapping[str, Any]) -> Kind:

@@ -25,22 +25,24 @@ def text_problems(
 
     `first` is the place in the field of the first text.
     """
-    # One look at all texts together: most rows have nothing, and a look costs more than the characters.
-    whole = "\n".join(texts)
     found: list[tuple[str, str, str]] = []
-    if len(whole) > max_chars:
-        found.append(("overlong", f"{field} holds {len(whole)} characters", f"at most {max_chars} (--max-chars)"))
-    pattern = _pattern(tuple(tokens))
-    if pattern.search(whole):
-        found += _tokens(texts, field, pattern, first)
-    if _is_strange(whole):
-        found += _strange(texts, field, first)
+    if (size := sum(map(len, texts))) > max_chars:
+        found.append(("overlong", f"{field} holds {size} characters", f"at most {max_chars} (--max-chars)"))
+    found += _tokens(texts, field, _pattern(tuple(tokens)), first)
+    found += _strange(texts, field, first)
     return found
 
 
-def _is_strange(text: str) -> bool:
+def has_problems(texts: Sequence[str], tokens: tuple[str, ...], max_chars: int) -> bool:
+    """Whether the texts may have one of these; seldom true where they have none.
+
+    One look at all of them together: a look costs more than the characters.
+    """
+    whole = "\n".join(texts)
+    if len(whole) > max_chars or _pattern(tokens).search(whole):
+        return True
     try:
-        data = text.encode()
+        data = whole.encode()
     except UnicodeEncodeError:
         return True
     return len(data.translate(None, _CONTROLS)) < len(data)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
@@ -16,14 +15,12 @@ from typing import Any
 
 from evalsuite.errors import DataError, DiskFull, UsageError, did_you_mean
 from evalsuite.trainers.files import load_json, replace_json, sync_folder
+from train_plugins.data.jsontext import row_bytes
 
 SCHEMA = 1
 WRITABLE = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
 SLICE = 1000  # rows of a Parquet row group that are gathered before they are written
-
-encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""A row as JSON: keys as they come, no spaces, no escapes but those JSON asks for. Equal rows give equal bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +126,7 @@ class _Lines:
             self._file = self._stack.enter_context(path.open("wb", 1 << 20))
 
     def add(self, row: Mapping[str, Any]) -> None:
-        self._file.write(f"{encode(row)}\n".encode())
+        self._file.write(row_bytes(row))
 
     def close(self) -> None:
         self._stack.close()

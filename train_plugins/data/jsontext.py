@@ -1,0 +1,73 @@
+"""Rows as JSON bytes that do not depend on which library made them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+_PLAIN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# Keys in order: equal content has equal bytes, whichever file it came from.
+_SORTED = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str).encode
+_ALIKE = frozenset({str, bool, type(None)})
+
+Encoder = Callable[[Any], bytes]
+
+
+def row_bytes(row: Any) -> bytes:
+    """One line: keys as they come, no spaces, no escapes but those JSON asks for. Raises ValueError for a surrogate."""
+    return _encoders()[0](row)
+
+
+def content_bytes(content: Any) -> bytes:
+    """The same with keys in order, for digests; takes everything."""
+    return _encoders()[1](content)
+
+
+def plain_row_bytes(row: Any) -> bytes:
+    """What `row_bytes` gives, by the standard library alone."""
+    return f"{_PLAIN(row)}\n".encode()
+
+
+def plain_content_bytes(content: Any) -> bytes:
+    return _SORTED(content).encode("utf-8", "surrogatepass")
+
+
+@cache
+def _encoders() -> tuple[Encoder, Encoder]:
+    try:
+        import orjson
+    except ImportError:
+        return plain_row_bytes, plain_content_bytes
+
+    def row(value: Any) -> bytes:
+        if is_alike(value):
+            try:
+                return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+            except TypeError:  # a lone surrogate
+                pass
+        return plain_row_bytes(value)
+
+    def content(value: Any) -> bytes:
+        if is_alike(value):
+            try:
+                return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+            except TypeError:
+                pass
+        return plain_content_bytes(value)
+
+    return row, content
+
+
+def is_alike(value: Any) -> bool:
+    """Whether both libraries write a value alike: they differ in numbers, large ones and fractions."""
+    kind = type(value)
+    if kind is dict:
+        for key, each in value.items():
+            if type(key) is not str or (type(each) is not str and not is_alike(each)):
+                return False
+        return True
+    if kind is list:
+        return all(map(is_alike, value))
+    return kind in _ALIKE or (kind is int and -(2**53) < value < 2**53)
