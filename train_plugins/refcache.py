@@ -104,7 +104,7 @@ class ReferenceCache:
         if not values:
             return None
         for value in values.values():
-            _require_finite(value)
+            require_finite(value, "a pair")
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{os.getpid()}-{os.urandom(8).hex()}"
         temporary = self.folder / f".tmp-{name}"
@@ -145,10 +145,11 @@ class ReferenceCache:
         return [(key, ReferenceLogprobs(*row)) for key, row in zip(columns["key"], numbers, strict=True)]
 
 
-def _require_finite(value: ReferenceLogprobs) -> None:
+def require_finite(value: ReferenceLogprobs, where: str) -> None:
+    """Raises DataError, naming the pair, unless both sums are numbers."""
     if not (math.isfinite(value.chosen) and math.isfinite(value.rejected)):
         raise DataError(
-            f"the reference gives log-probabilities {value.chosen} (chosen) and {value.rejected} (rejected) to a pair; "
+            f"{where}: the reference gives it log-probabilities {value.chosen} and {value.rejected}; "
             "check the reference checkpoint, or use dtype: float32"
         )
 

@@ -75,7 +75,7 @@ def test_other_ids_or_another_cut_are_another_pair(parts: list[list[int]]) -> No
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_a_value_that_is_no_number_is_refused_and_nothing_is_written(tmp_path: Path, bad: float) -> None:
     cache = ReferenceCache(tmp_path)
-    with pytest.raises(DataError, match="reference gives log-probabilities"):
+    with pytest.raises(DataError, match="reference gives it log-probabilities"):
         cache.add({keys(1)[0]: dataclasses.replace(VALUE, rejected=bad)})
     assert list(tmp_path.iterdir()) == []
 
