@@ -171,11 +171,11 @@ def main(config: type[TrainingOptions], work: Callable[[Run], None], arguments: 
         run.begin()
         work(run)
     except EvalsuiteError as error:
-        _note_failure(file.parent, str(error))
+        _note_failure(file.parent, why=str(error))
         print(" ".join(str(error).split()) if "\n" not in str(error) else error, file=sys.stderr)
         return 2
     except Exception as error:
-        _note_failure(file.parent, f"{type(error).__name__}: {error}")
+        _note_failure(file.parent, error=f"{type(error).__name__}: {error}")
         raise
     return 0
 
@@ -220,8 +220,9 @@ def _waiver(ref: DataRef) -> str:
     return ref.decontamination.removeprefix(WAIVED).strip() or "no reason given"
 
 
-def _note_failure(out: Path, why: str) -> None:
-    """An `end` event that says why, for a launcher of several processes hides exit codes."""
+def _note_failure(out: Path, **what: str) -> None:
+    """An `end` event: `why` for what a user can fix, since a launcher of several processes hides exit codes, `error`
+    for a bug."""
     if rank_of_environment() == 0 and out.is_dir():
         cut_torn_line(out / EVENTS)
-        append_event(out / EVENTS, "end", reason="failed", why=why)
+        append_event(out / EVENTS, "end", reason="failed", **what)

@@ -11,7 +11,12 @@ from evalsuite.errors import UsageError, did_you_mean
 from evalsuite.trainers.types import Trainer
 
 GROUP = "evalsuite.trainers"
-BUILT_IN = {"exec": "train_plugins.exec:Exec"}
+BUILT_IN = {
+    "exec": "train_plugins.exec:Exec",
+    "sft": "train_plugins.sft:SFT",
+    "rm": "train_plugins.rm:RM",
+    "dpo": "train_plugins.dpo:DPO",
+}
 OURS = "evalsuite"
 
 

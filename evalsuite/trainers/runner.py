@@ -48,9 +48,10 @@ def run_worker(
     """
     write_job(job)
     events = job.out / EVENTS
-    running = process.find(job.out)
+    running, n_before = process.find(job.out), 0
     if running is None:
         cut_torn_line(events)
+        n_before = len(read_events(events))
         if _has_finished(job.out):
             yield from _published(read_events(events), job.out)
             return
@@ -65,6 +66,9 @@ def run_worker(
             _stop(running, job.out, grace_s)
     ended = running.poll()
     if ended is None or ended.code != 0:
+        why = _why_failed(read_events(events)[n_before:])
+        if why:
+            raise TrainerFailed(f"{why} (full log: {job.out / process.LOG})")
         raise process.failure(job.out, ended or process.Exit(None))
     if not _has_ended(job.out):
         raise TrainerFailed(f"{job.out}: the trainer exited without an 'end' event, so it crashed; see {process.LOG}")
@@ -110,6 +114,12 @@ def _has_finished(out: Path) -> bool:
 
 def _has_ended(out: Path) -> bool:
     return any(e["kind"] == "end" and e.get("reason") in ("finished", "stopped") for e in _last_run(out))
+
+
+def _why_failed(events: Sequence[Event]) -> str:
+    """The worker's own words, if it ended with some; a launcher of several processes hides its exit code."""
+    last: Event = events[-1] if events else {}
+    return str(last.get("why", "")) if last.get("kind") == "end" and last.get("reason") == "failed" else ""
 
 
 def _forget_stop(out: Path) -> None:
