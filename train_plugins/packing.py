@@ -1,8 +1,9 @@
 """Several sequences in one row of a batch, without one seeing another. For the worker process: imports torch.
 
-A packed row carries no attention mask: transformers reads its borders from position ids that restart, and only where no
-mask is given. An all-ones mask would let every sequence see those before it. Borders of two branches of one prompt
-cannot be told by positions, so shared-prompt rows bring a mask of their own.
+A packed row carries no attention mask: transformers reads its borders from position ids that restart, and only where it
+gets no mask and makes no cache. With an all-ones mask, or with `use_cache` True (the default of models), every sequence
+sees those before it and nothing is said about it. Borders of two branches of one prompt cannot be told by positions, so
+shared-prompt rows bring a mask of their own.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def one_each(n: int) -> tuple[tuple[int, ...], ...]:
 def pack(examples: Sequence[Tokenized], bins: Bins, pad_id: int) -> dict[str, Tensor]:
     """`input_ids`, `position_ids` and `labels` (R, T) with the examples of each bin end to end; no attention mask.
 
-    Padding is a sequence of its own. The first token of an example has no label: the logits before it are another's.
+    For a forward pass with `use_cache=False`. Padding is a sequence of its own. The first token of an example has no
+    label: the logits before it are another's.
     """
     rows = [[examples[number] for number in row] for row in bins]
     width = max(sum(len(example.ids) for example in row) for row in rows)
