@@ -183,10 +183,10 @@ def _order(messages: Sequence[Any], field: str, rules: RowRules) -> Iterator[Pro
     before = ""
     for i, each in enumerate(messages):
         role = each["role"]
-        if role == "system":
-            if i:
-                yield "role_order", f"{field}[{i}] is a system message", "a system message first or nowhere"
-        elif role == before and role != "tool":
+        if role == "system" and i:
+            yield "role_order", f"{field}[{i}] is a system message", "a system message first or nowhere"
+            continue  # the turns around it are looked at as if it were not there
+        if role == before and role != "tool":
             yield (
                 "role_order",
                 f"{field}[{i - 1}] and [{i}] are both of the {role}",

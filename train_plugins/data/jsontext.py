@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cache
+from itertools import chain
 from typing import Any
 
 _PLAIN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # Keys in order: equal content has equal bytes, whichever file it came from.
 _SORTED = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str).encode
+_TEXT = frozenset({str})
 _ALIKE = frozenset({str, bool, type(None)})
 
 Encoder = Callable[[Any], bytes]
@@ -45,7 +47,7 @@ def _encoders() -> tuple[Encoder, Encoder]:
         if is_alike(value):
             try:
                 return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
-            except TypeError:  # a lone surrogate
+            except TypeError:  # a lone surrogate, a key that is no text
                 pass
         return plain_row_bytes(value)
 
@@ -63,11 +65,13 @@ def _encoders() -> tuple[Encoder, Encoder]:
 def is_alike(value: Any) -> bool:
     """Whether both libraries write a value alike: they differ in numbers, large ones and fractions."""
     kind = type(value)
-    if kind is dict:
-        for key, each in value.items():
-            if type(key) is not str or (type(each) is not str and not is_alike(each)):
-                return False
-        return True
     if kind is list:
+        try:  # messages: all of it in one loop without a frame
+            if _TEXT.issuperset(map(type, chain.from_iterable(map(dict.values, value)))):
+                return True
+        except TypeError:
+            pass
         return all(map(is_alike, value))
+    if kind is dict:
+        return all(type(each) is str or is_alike(each) for each in value.values())
     return kind in _ALIKE or (kind is int and -(2**53) < value < 2**53)

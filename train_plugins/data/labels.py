@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -39,16 +39,30 @@ def _number(label: Any) -> str:
     return "" if isinstance(label, str) and _NUMBER.search(label) else "a text that holds a number"
 
 
-def _function(label: Any) -> str:
-    """`{"func_name": …, arguments}` as in the data of Tülu 3, an object or its JSON."""
-    expected = "an object with func_name, or its JSON"
+def _constraints(label: Any) -> str:
+    """`{"func_name": …, arguments}` as in the data of Tülu 3, or `[{"instruction_id": […], "kwargs": […]}]` with ids of
+    IFEval; either may be its JSON."""
+    expected = "an object with func_name, or a list of one object with instruction_id and kwargs, or the JSON of either"
     if isinstance(label, str):
         try:
             label = json.loads(label)
         except ValueError:
             return expected
-    return "" if isinstance(label, Mapping) and isinstance(label.get("func_name"), str) else expected
+    if isinstance(label, Mapping):
+        return "" if isinstance(label.get("func_name"), str) else expected
+    if not (isinstance(label, list) and len(label) == 1 and isinstance(label[0], Mapping)):
+        return expected
+    ids, kwargs = label[0].get("instruction_id"), label[0].get("kwargs")
+    if not (isinstance(ids, list) and isinstance(kwargs, list) and all(isinstance(k, Mapping | None) for k in kwargs)):
+        return expected
+    return next(_unknown(ids, kwargs), "")
+
+
+def _unknown(ids: list[Any], kwargs: list[Any]) -> Iterator[str]:
+    from evalsuite.verify.constraints import row_problems
+
+    yield from (f"constraints that can be checked ({problem})" for problem in row_problems(ids, kwargs))
 
 
 # Names that rows of RLVR data carry; a recipe maps them to verifiers.
-LABELS: Mapping[str, Callable[[Any], str]] = {"gsm8k": _number, "math": _text, "ifeval": _function}
+LABELS: Mapping[str, Callable[[Any], str]] = {"gsm8k": _number, "math": _text, "ifeval": _constraints}
