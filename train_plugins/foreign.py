@@ -260,10 +260,13 @@ class ForeignRun:
     def _facts(self, look: Look, checkpoint: Checkpoint, how: str) -> dict[str, object]:
         """What evalsuite.json says; `data` is null where the recipe declares none, which every scorecard then shows."""
         data = [{"path": d.path, "digest": d.digest, "decontamination": d.decontamination} for d in self.job.data]
+        waived = [d.decontamination.removeprefix("waived:").strip() for d in self.job.data
+                  if d.decontamination.startswith("waived:")]  # fmt: skip
         return {
             "schema": 1, "trainer": "exec", "stage": self.job.stage, "step": look.folder.step,
             "attempt": len(self._of("rollback")), "digest": checkpoint.digest, "source": str(look.folder.path),
             "kept": how, "start": self.job.start.digest if self.job.start else None, "data": data or None,
+            "decontamination_waived": "; ".join(dict.fromkeys(waived)) or None,
             "seed": self.job.seed, "job": self._job_digest,
         }  # fmt: skip
 

@@ -111,7 +111,7 @@ def _plan(recipe: Recipe, options: dict[str, Any]) -> int:
 
     only = stage_of(recipe, options["stage"]) if options["stage"] or options["start"] else None
     stages = recipe.stages if only is None else (only,)
-    base = options["out"] or options["results"] / "train" / recipe.name / (only.name if only else "")
+    base = options["out"] or options["results"] / "train" / recipe.name
     planned, machine = plan_stages(recipe, stages, base / "data", options["start"]), this_machine()
     if options["as_json"]:
         click.echo(json.dumps(as_data(recipe, planned, machine), indent=1, ensure_ascii=False))
@@ -135,8 +135,7 @@ def _train(recipe: Recipe, options: dict[str, Any]) -> Trained:
         raise click.UsageError("--waive-decontam needs a reason: it is written into every checkpoint")
     base = results / "train" / recipe.name
     plan = make_plan(recipe, base, only=stage.name, start=options["start"])
-    at = options["out"] or base / stage.name
-    plan = replace(plan, at=at, results=results, waived=" ".join((waived or "").split()))
+    plan = replace(plan, at=options["out"], results=results, waived=" ".join((waived or "").split()))
     champion, loop = make_champion(options), results / "loops" / recipe.name
     start = starts(plan, stage, champion, loop).get("start")
     refuse_what_cannot_fit(recipe, stage, plan, start)

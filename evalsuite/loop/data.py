@@ -26,13 +26,16 @@ ScanFn = Callable[[Sequence[str]], int]
 class Against:
     """What a report must be about: each benchmark of the suite, with the digests of its data where they are known.
 
-    `options` make `evalsuite decontam scan` look for that suite.
+    `options` make `evalsuite decontam scan` look for that suite. `asks` is who requires a report, `or_else` what may be
+    typed instead of one.
     """
 
     suite: str
     benchmarks: Mapping[str, frozenset[str]]
     rule: Decontamination = field(default_factory=Decontamination)
     options: tuple[str, ...] = ()
+    asks: str = "the policy"
+    or_else: str = "in the recipe: decontam: {run: true}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,9 @@ def _problems(each: Given, report: Contamination | None, against: Against, resul
     if rule.required and (report is None or not report.complete):
         lacks = "none" if report is None else "none that is complete"
         yield (
-            f"the policy requires a decontamination report, and there is {lacks} of {name} ({each.ref.digest[:12]}) "
-            f"against {against.suite} below {results / REPORTS}: {typed} (or in the recipe: decontam: {{run: true}})"
+            f"{against.asks} requires a decontamination report, and there is {lacks} of {name} "
+            f"({each.ref.digest[:12]}) against {against.suite} below {results / REPORTS}: {typed} "
+            f"(or {against.or_else})"
         )
     over = {b: f for b, f in sorted((report.fractions if report else {}).items()) if f > rule.max_eval_fraction}
     if over:

@@ -175,7 +175,7 @@ def _reference(recipe: Recipe, stage: Stage, text: str, mixed: Path | None) -> D
 def _sidecar(path: Path) -> dict[str, Any]:
     """What is written beside a data set of how it was made; empty where nothing is, or nothing that can be read."""
     try:
-        return load_json(path.with_name(f"{path.name.partition('.')[0]}.meta.json")) or {}
+        return load_json(path.with_name(f"{path.name}.meta.json")) or {}
     except (OSError, ValueError):
         return {}
 

@@ -188,7 +188,7 @@ def view() -> View:
 
 def step_line(event: Mapping[str, Any]) -> str:
     """`step 120/14678  loss 0.532  lr 5e-07  21,300 tokens/s  2 h 05 min left`, as far as the event tells it."""
-    total = f"/{event['steps_total']}" if _is_number(event.get("steps_total")) else ""
+    total = f"/{event['steps']}" if _is_number(event.get("steps")) else ""
     words = [f"{name} {event[name]:.4g}" for name in ("loss", "lr", "reward", "kl") if _is_number(event.get(name))]
     words += [f"{event['tokens_per_s']:,.0f} tokens/s"] if _is_number(event.get("tokens_per_s")) else []
     words += [f"{_duration(event['eta_s'])} left"] if _is_number(event.get("eta_s")) else []

@@ -1,0 +1,216 @@
+"""The shipped recipes: the numbers of the report, what follows from them, and what they become for TRL."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from evalsuite.errors import UsageError
+from evalsuite.loop.mixes import rows_of_mix
+from evalsuite.recipe import Recipe, Stage, load_recipe
+from evalsuite.trainers.options import parse
+from evalsuite.trainers.planning import PlanFacts
+from evalsuite.trainers.recipes import (
+    find_launch,
+    find_recipe,
+    find_shipped,
+    known_launches,
+    known_recipes,
+)
+from train_plugins.arguments import training_arguments
+from train_plugins.plan import plan_stage
+from train_plugins.settings import DPOOptions, RMOptions, SFTOptions, TrainingOptions
+
+TULU = ("tulu3_8b", "tulu3_70b", "tulu3_405b")
+CONFIGS: dict[str, type[TrainingOptions]] = {"sft": SFTOptions, "rm": RMOptions, "dpo": DPOOptions}
+# Rows of the data of each stage, by the cards of the data sets.
+ROWS = {"tulu3_sft": 939_344, "tulu3_pref_8b": 271_409, "tulu3_pref_70b": 334_367, "tulu3_pref_405b": 360_924}
+# recipe, stage: steps, warm-up, per device x accumulated x processes
+PLANS = {
+    ("tulu3_8b", "sft"): (14_678, 440, (1, 2, 64)),
+    ("tulu3_8b", "rm"): (1_061, 0, (1, 32, 8)),
+    ("tulu3_8b", "dpo"): (2_121, 212, (1, 16, 8)),
+    ("tulu3_70b", "sft"): (14_678, 440, (1, 2, 64)),
+    ("tulu3_70b", "dpo"): (2_613, 261, (1, 2, 64)),
+    ("tulu3_405b", "dpo"): (1_410, 141, (1, 1, 256)),
+}
+# What changes the numbers of a run, as TRL is given it: lr, schedule, warm-up, weight decay, betas, eps,
+# clipping (0: none), steps, length, seed, bfloat16, checkpointing.
+ARGUMENTS: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("tulu3_8b", "sft"): (5e-6, "linear", 440, 0.0, 0.9, 0.999, 1e-8, 0.0, 14_678, 4096, 123, True, False),
+    ("tulu3_8b", "rm"): (3e-6, "linear", 0, 0.01, 0.9, 0.999, 1e-5, 0.0, 1_061, 2048, 1, True, True),
+    ("tulu3_8b", "dpo"): (5e-7, "linear", 212, 0.0, 0.9, 0.999, 1e-8, 0.0, 2_121, 2048, 42, True, True),
+    ("tulu3_70b", "sft"): (2e-6, "linear", 440, 0.0, 0.9, 0.999, 1e-8, 0.0, 14_678, 4096, 456, True, True),
+    ("tulu3_70b", "dpo"): (2e-7, "linear", 261, 0.0, 0.9, 0.999, 1e-8, 0.0, 2_613, 2048, 42, True, True),
+    ("tulu3_405b", "dpo"): (2e-7, "linear", 141, 0.0, 0.9, 0.999, 1e-8, 0.0, 1_410, 2048, 42, True, True),
+}
+NAMES = (
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+    "max_grad_norm", "max_steps", "max_length", "seed", "bf16", "gradient_checkpointing",
+)  # fmt: skip
+# Arguments whose value is decided here and not by a recipe; a new one is a change of what is trained.
+FIXED = {
+    "optim": "adamw_torch", "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "num_train_epochs": 1,
+    "average_tokens_across_devices": True, "auto_find_batch_size": False, "fp16": False, "torch_compile": False,
+    "label_smoothing_factor": 0.0, "neftune_noise_alpha": None, "save_strategy": "no", "save_total_limit": None,
+    "eval_strategy": "no", "logging_strategy": "no", "report_to": [], "push_to_hub": False,
+}  # fmt: skip
+
+
+def recipe(name: str) -> Recipe:
+    return load_recipe(find_recipe(name))
+
+
+def stage(name: str, which: str) -> Stage:
+    return next(s for s in recipe(name).stages if s.name == which)
+
+
+def options_of(found: Stage) -> TrainingOptions:
+    return parse(CONFIGS[found.trainer], found.options, "options")
+
+
+@pytest.mark.parametrize(("name", "which"), PLANS)
+def test_plans_come_to_the_steps_of_the_report(name: str, which: str) -> None:
+    found = stage(name, which)
+    rows = ROWS[Path(found.data[0]).stem]
+    facts = PlanFacts(rows, processes=found.launch.processes, save=found.save, launch=found.launch.config)
+    plan = plan_stage(found.trainer, options_of(found), facts)  # type: ignore[arg-type]
+    assert (plan.steps, plan.warmup_steps) == PLANS[name, which][:2]
+    assert (plan.per_device_batch, plan.accumulation, plan.processes) == PLANS[name, which][2]
+
+
+@pytest.mark.parametrize(("mix", "rows"), ROWS.items())
+def test_the_mixes_that_stages_name_come_to_these_rows(mix: str, rows: int) -> None:
+    path = find_shipped(f"mixes/{mix}.yaml")
+    assert path is not None
+    assert rows_of_mix(path) == rows
+
+
+@pytest.mark.parametrize(("name", "which"), ARGUMENTS)
+def test_arguments_of_the_trainer_are_those_of_the_table(name: str, which: str) -> None:
+    found = stage(name, which)
+    run: Any = SimpleNamespace(out=Path("out"), job=SimpleNamespace(seed=found.seed))
+    made = training_arguments(options_of(found), run, ROWS[Path(found.data[0]).stem])
+    assert tuple(made[key] for key in NAMES) == ARGUMENTS[name, which]
+    assert made["data_seed"] == found.seed
+    assert {key: made[key] for key in FIXED} == FIXED
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tulu3_8b", {"save": 1000, "epochs": None, "keep": "all"}),
+        ("tulu3_70b", {"save": None, "epochs": 1, "keep": "all"}),
+        ("tulu3_405b", {"save": 1000, "epochs": None, "keep": "all"}),
+    ],
+)
+def test_preference_tuning_is_as_published(name: str, expected: dict[str, Any]) -> None:
+    found = stage(name, "dpo")
+    options = options_of(found)
+    assert isinstance(options, DPOOptions)
+    assert (options.beta, options.loss, options.label_smoothing, options.response) == (
+        5,
+        "dpo_norm",
+        0,
+        "all_assistant",
+    )
+    assert options.batch == (256 if name == "tulu3_405b" else 128)
+    assert {"save": found.save.steps, "epochs": found.save.epochs, "keep": found.keep} == expected
+
+
+def test_fine_tuning_and_the_reward_model_are_as_published() -> None:
+    eight, seventy = stage("tulu3_8b", "sft"), stage("tulu3_70b", "sft")
+    assert (eight.save.epochs, eight.keep, seventy.save.steps, seventy.keep) == (1, "all", 1000, "last 20")
+    for found in (eight, seventy):
+        options = options_of(found)
+        assert isinstance(options, SFTOptions)
+        assert (options.batch, options.epochs, options.overlong, options.loss_scale) == (128, 2, "cut", "mean")
+    reward = options_of(stage("tulu3_8b", "rm"))
+    assert isinstance(reward, RMOptions)
+    assert (reward.batch, reward.epochs, reward.held_out) == (256, 1, 0.0)
+    assert stage("tulu3_8b", "rm").gate is None
+
+
+def test_what_is_not_public_is_null_and_an_error_that_says_so() -> None:
+    with pytest.raises(UsageError) as caught:
+        options_of(stage("tulu3_405b", "sft"))
+    lines = str(caught.value).splitlines()
+    nulls = ["lr", "epochs", "batch", "max_length", "weight_decay", "schedule", "warmup_ratio"]
+    assert [line.split(":")[0] for line in lines] == [f"options.{name}" for name in nulls]
+    assert all("no public source gives this value, so set it" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", TULU)
+def test_every_number_of_a_recipe_has_its_source_or_says_unconfirmed(name: str) -> None:
+    raw = yaml.safe_load(find_recipe(name).read_text())
+    for one in raw["stages"]:
+        named = [field for group in one["sources"].values() for field in group]
+        assert len(named) == len(set(named)), one["name"]
+        also = {key for key in ("seed", "save", "keep", "launch") if key in one}
+        missing = ({*one["options"]} | also) - set(named)
+        assert missing == set(), (name, one["name"])
+        assert set(named) <= {*one["options"], "seed", "save", "keep", "launch"}
+
+
+@pytest.mark.parametrize("name", TULU)
+def test_recipes_write_down_whatever_changes_numbers(name: str) -> None:
+    """A default of the classes may change; a recipe's numbers must not."""
+    free = {"chat_template", "attention", "max_steps", "lora", "save_adapter", "threads", "log_every", "report_to"}
+    free |= {"pack_tokens", "layout", "reference_cache"}
+    for found in recipe(name).stages:
+        if None in found.options.values() and found.options.get("lr") is None:
+            continue
+        wanted = {f.name for f in fields(CONFIGS[found.trainer])} - free
+        assert wanted <= set(found.options), (name, found.name)
+        assert found.options["chat_template"] == "tulu"
+
+
+@pytest.mark.parametrize("name", TULU)
+def test_shipped_recipes_have_a_gate_and_ask_for_clean_data(name: str) -> None:
+    read = recipe(name)
+    gated = [s for s in read.stages if s.gate is not None]
+    assert {(s.gate.suite, s.gate.policy, s.gate.on_block) for s in gated if s.gate} == {
+        ("tulu3-dev", "tulu3", "continue")
+    }
+    assert all(s.decontam.run and s.decontam.against == ("tulu3-unseen", "tulu3-safety") for s in read.stages)
+    assert all(read.find(text).is_file() for s in read.stages for text in s.data)
+
+
+def test_recipes_and_launches_are_found_by_name_with_the_near_miss(tmp_path: Path) -> None:
+    assert set(TULU) <= set(known_recipes())
+    assert {"fsdp2", "zero2", "zero3", "zero3_offload"} <= set(known_launches())
+    own = tmp_path / "own.yaml"
+    own.write_text("distributed_type: MULTI_CPU\n")
+    assert find_launch(str(own)) == own
+    with pytest.raises(UsageError, match=r"no recipe named 'tulu3_8'; did you mean 'tulu3_8b'\?"):
+        find_recipe("tulu3_8")
+    with pytest.raises(UsageError, match=r"'fsdp' is no file and no shipped accelerate config; did you mean 'fsdp2'\?"):
+        find_launch("fsdp")
+    assert find_shipped("mixes/nothing.yaml") is None
+    assert find_shipped("../settings.py") is None
+
+
+def test_sources_change_no_digest(tmp_path: Path) -> None:
+    text = find_recipe("tulu3_8b").read_text()
+    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "b.yaml").write_text(text.replace("unconfirmed:", "somebody said so:"))
+    (tmp_path / "c.yaml").write_text(text.replace("lr: 5.0e-6", "lr: 6.0e-6"))
+    a, b, c = (load_recipe(tmp_path / f"{name}.yaml") for name in "abc")
+    assert a.digest == b.digest
+    assert a.digest != c.digest
+
+
+@pytest.mark.slow  # accelerate imports torch
+@pytest.mark.parametrize("name", ["fsdp2", "zero2", "zero3", "zero3_offload"])
+def test_accelerate_reads_the_shipped_launch_configs(name: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file  # type: ignore[import-untyped]
+
+    read = load_config_from_file(str(find_launch(name)))
+    assert str(read.distributed_type).endswith("FSDP" if name == "fsdp2" else "DEEPSPEED")
+    # A value here would stand in place of the recipe's dtype.
+    assert read.mixed_precision == "no"
