@@ -85,8 +85,7 @@ def _write(
     for draft in left(drafts):
         words = relaxed_of(draft, config).words if draft.task.skill in PAIRS else ""
         rows = list(rows_of(draft, config.name, words))
-        # The label forms of a verifier are its own business: the messages are what a model could have spoilt.
-        bad = next((code for kind, row in rows if kind != "rlvr" for code, *_ in check_row(row, kind)), "")
+        bad = next((code for kind, row in rows for code, *_ in check_row(row, kind)), "")
         if bad:
             draft.dropped = f"row: {bad}"
             continue
