@@ -22,7 +22,7 @@ def _head(meta: Mapping[str, Any], file: str) -> str:
         *([str(meta["about"]), ""] if meta["about"] else []),
         f"- file: `{file}`, {meta['rows']:,} rows of kind {meta['kind']}, sha256 `{meta['digest']}`",
         f"- made by: {made['by']}, mix `{made['mix'][:16]}`, seed {made['seed']}, doubles by {made['dedup']}",
-        f"- licences: {', '.join(meta['licence'])}",
+        f"- licence: {meta['licence']}",
         f"- skills: {', '.join(meta['skills'])}",
     ]
     return "\n".join(lines)
@@ -66,7 +66,7 @@ def _decontamination(meta: Mapping[str, Any]) -> str:
     for report in meta["decontamination"]:
         found = ", ".join(f"{name} {rate:.2%}" for name, rate in report["rates"].items()) or "nothing found"
         lines.append(
-            f"The finished file against {', '.join(report['suites'])} ({len(report['evals'])} evals, rule "
+            f"The finished file against {', '.join(report['suites'])} (evals: {len(report['evals'])}, rule "
             f"{report['rule']}): {found}. Report `{report['report']}`, sha256 `{report['digest'][:16]}`."
         )
     hits = [(each["name"], name, f"{n:,}") for each in meta["sources"] for name, n in each["eval_hits"].items()]

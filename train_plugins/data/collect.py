@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import itertools
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,14 +17,16 @@ from typing import Any
 from evalsuite.errors import DataError, UsageError
 from train_plugins.data.badrows import BadRow
 from train_plugins.data.dedup import READ, Facts, Seen, sort_key
-from train_plugins.data.filters import reason
+from train_plugins.data.filters import Filters, reason
 from train_plugins.data.formats import DETECTED_BY, detect, find_format
+from train_plugins.data.jsontext import row_bytes
+from train_plugins.data.licences import parts
 from train_plugins.data.mappings import Malformed, Reading
 from train_plugins.data.mixfile import Mix, Source
 from train_plugins.data.prompts import conversation_hash, normalised, user_turns
 from train_plugins.data.rows import Kind, RowRules, check_row, content_id, kind_of, read_lines, read_rows
+from train_plugins.data.writing import read_meta, sidecar
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 CHUNK = 256  # rows that a process is given at a time
 
 
@@ -55,18 +56,23 @@ class Collected:
 
 
 def find(mix: Mix, roots: Sequence[Path]) -> dict[str, Place]:
-    """Where each source lies; raises MissingSources with all that are nowhere, one a line."""
+    """Where each source lies. Raises MissingSources with all that are nowhere, DataError with all whose sidecar names
+    another licence than the mix; one a line."""
     places: dict[str, Place] = {}
     missing: dict[str, str] = {}
+    disagreeing: list[str] = []
     for source in mix.sources:
         try:
             files = _hub_files(source, roots) if source.hub else _files(source, Path(mix.base))
             places[source.name] = Place(files, _digest(files))
+            disagreeing += [f"{source.name}: {why}" for path in files if (why := _other_licence(source, path))]
         except (DataError, UsageError, OSError) as error:
             missing[source.name] = f"  {source.name}: {error}"
     if missing:
         head = f"{len(missing)} of {len(mix.sources)} sources of {mix.name} are not there:"
         raise MissingSources("\n".join([head, *missing.values()]), list(missing))
+    if disagreeing:
+        raise DataError("\n".join(disagreeing))
     return places
 
 
@@ -77,13 +83,14 @@ def collect(
 
     Raises DataError for a row that cannot be used, another kind of row, and one id with two contents.
     """
+    rules = _Rules(source.name, mix.seed, mix.near is not None, mix.filters_of(source))
     dropped: Counter[str] = Counter()
     facts: list[Facts] = []
     raw = out.with_suffix(".rows")
     with raw.open("wb") as file, _mapper(processes) as run:
         n_in = 0
         told: dict[str, bytes] = {}
-        for why, line, fact, identity, found in run(partial(_examine, mix, source), _rows(mix, source, place, dropped)):
+        for why, line, fact, identity, found in run(partial(_examine, rules), _rows(mix, source, place, dropped)):
             n_in += 1
             kind = kind or found
             if found != kind:
@@ -129,6 +136,14 @@ def _hub_files(source: Source, roots: Sequence[Path]) -> tuple[Path, ...]:
     return splits[source.split]
 
 
+def _other_licence(source: Source, path: Path) -> str:
+    """What is wrong where the sidecar of a file and the mix name different licences; empty where nothing is."""
+    told = str(read_meta(path).get("licence") or "")
+    if not told or set(parts(told)) == set(parts(source.licence)):
+        return ""
+    return f"{sidecar(path).name} names the licence {told!r}, the mix file {source.licence!r}; correct one of them"
+
+
 def _digest(files: Sequence[Path]) -> str:
     digests = []
     for path in (each for file in files for each in (sorted(file.rglob("*")) if file.is_dir() else [file])):
@@ -172,16 +187,25 @@ def converted(path: Path, name: str, rules: RowRules) -> Iterator[tuple[Mapping[
         yield raw, {"id": str(raw["id"]) if raw.get("id") not in (None, "") else content_id(row), **row}
 
 
-def _examine(mix: Mix, source: Source, row: dict[str, Any]) -> tuple[str, bytes, Facts, str, Kind]:
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What decides about a row of a source by itself."""
+
+    source: str
+    seed: int
+    near: bool
+    filters: Filters
+
+
+def _examine(rules: _Rules, row: dict[str, Any]) -> tuple[str, bytes, Facts, str, Kind]:
     """(reason to leave it out, its line, what it is known by, its id, its kind): pure, so any process may do it."""
     identity, kind = str(row["id"]), kind_of(row)
-    if why := reason(row, mix.filters_of(source)):
+    if why := reason(row, rules.filters):
         return why, b"", Facts(b"", b"", b"", 0), identity, kind
-    text = normalised("\n".join(user_turns(row)))[:READ] if mix.near else ""
-    fact = Facts(sort_key(mix.seed, identity), conversation_hash(row), bytes.fromhex(content_id(row)), 0, text)
+    text = normalised("\n".join(user_turns(row)))[:READ] if rules.near else ""
+    fact = Facts(sort_key(rules.seed, identity), conversation_hash(row), bytes.fromhex(content_id(row)), 0, text)
     rest = {name: value for name, value in row.items() if name not in ("id", "source")}
-    line = _encode({"id": identity, "source": source.name, **rest}).encode()
-    return "", line + b"\n", fact, identity, kind
+    return "", row_bytes({"id": identity, "source": rules.source, **rest}), fact, identity, kind
 
 
 @contextmanager

@@ -69,7 +69,9 @@ class Seen:
     def _is_near(self, text: str, pieces: Sequence[bytes], near: Near) -> bool:
         from rapidfuzz import fuzz
 
-        others = [other for piece in pieces for other in self._pieces.get(piece, ())[: near.most]]
+        # The rarest piece first: a common beginning must not use up what may be compared.
+        sharing = sorted((self._pieces.get(piece, []) for piece in pieces), key=len)
+        others = [other for some in sharing for other in some[: near.most]]
         return any(fuzz.ratio(text, other, score_cutoff=near.ratio) > 0 for other in others[: near.most])
 
 

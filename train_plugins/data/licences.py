@@ -31,7 +31,13 @@ class LicenceRule:
 
 
 def is_unknown(licence: str) -> bool:
-    return licence.strip().casefold() in UNKNOWN
+    """Whether it names no licence, or an expression has a part that names none."""
+    return licence.strip().casefold() in UNKNOWN or any(part in UNKNOWN for part in parts(licence))
+
+
+def parts(licence: str) -> list[str]:
+    """The ids of an SPDX expression, case-folded."""
+    return [part.strip().casefold() for part in _JOIN.split(licence) if part.strip()]
 
 
 def spelled(licence: str) -> str:
@@ -50,19 +56,15 @@ def licence_problems(rule: LicenceRule, licences: Mapping[str, str]) -> Iterator
                 yield f"{name}: the licence is unknown, which licence.unknown forbids (--without {name} leaves it out)"
             continue
         yield from (f"{name}: {why}" for why in _spelling(licence))
-        if bad := [part for part in _parts(licence) if part.casefold() in forbidden]:
-            yield f"{name}: the licence {', '.join(bad)} is forbidden (--without {name} leaves it out)"
+        if bad := [part for part in parts(licence) if part in forbidden]:
+            yield f"{name}: the licence {', '.join(map(spelled, bad))} is forbidden (--without {name} leaves it out)"
 
 
 def _spelling(licence: str) -> Iterator[str]:
-    for part in _parts(licence):
+    for part in (each.strip() for each in _JOIN.split(licence) if each.strip()):
         if part.casefold() not in _BY_FOLDED and not part.startswith("LicenseRef-"):
             near = did_you_mean(part, KNOWN)
             yield f"{part!r} is no SPDX id known here{near}; another one is written LicenseRef-{_dashed(part)}"
-
-
-def _parts(licence: str) -> list[str]:
-    return [part.strip() for part in _JOIN.split(licence) if part.strip()]
 
 
 def _dashed(text: str) -> str:

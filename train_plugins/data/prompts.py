@@ -11,6 +11,8 @@ from typing import Any
 
 from evalsuite.errors import DataError
 
+_QUOTES = "'\"“”‘’«»„¿¡"
+_ENDS = f".,!?;:…。、！？{_QUOTES}"
 SIZE = 16  # bytes of a hash
 SUFFIX = ".prompts"
 
@@ -27,13 +29,13 @@ def user_turns(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def normalised(text: str) -> str:
-    """NFKC, case folded, letters and digits only with single spaces between: layout and punctuation do not count.
+    """NFKC, case folded, single spaces, without punctuation that ends a word or a quote: "Why?" is "why".
 
-    Text without any letter or digit keeps its other characters, so that "+" and "-" are two prompts.
+    Signs within and between words stay, for 5*3 and 5/3 are two questions.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    words = "".join(c if c.isalnum() else " " for c in folded).split()
-    return " ".join(words or folded.split())
+    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    words = folded.split()
+    return " ".join([bare for word in words if (bare := word.rstrip(_ENDS).lstrip(_QUOTES))]) or " ".join(words)
 
 
 def prompt_hash(text: str) -> bytes:
