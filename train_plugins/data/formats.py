@@ -73,14 +73,18 @@ def _nothing_fits(rows: Sequence[tuple[int, Any]]) -> str:
     line, row = next(((line, row) for line, row in rows if isinstance(row, Mapping)), (0, None))
     if row is None:
         return "none of its first rows is an object; expected one JSON object a line"
-    # The format that lacks least is the one that was meant.
-    lacking = {name: [n for n in f.needs if not any(o in row for o in n.split("|"))] for name, f in FORMATS.items()}
-    nearest = min(FORMATS.values(), key=lambda f: (len(lacking[f.name]), -len(f.needs)))
-    _, found, expected = missing_field(row, nearest.needs)
-    if len(lacking[nearest.name]) == len(nearest.needs):
+    nearest = min(FORMATS.values(), key=lambda form: (_distance(row, form), -len(form.needs)))
+    if _distance(row, nearest) >= len(nearest.needs):
         has, known = ", ".join(map(str, row)), ", ".join(FORMATS)
         return f"no format has the fields {has} (line {line}); expected one of {known}"
+    _, found, expected = missing_field(row, nearest.needs)
     return f"no format fits; line {line} is nearest to {nearest.name} and has {found} (expected {expected})"
+
+
+def _distance(row: Row, form: Format) -> float:
+    """How many needed fields the row lacks; one that is spelled nearly right counts half."""
+    lacking = [need for need in form.needs if not any(option in row for option in need.split("|"))]
+    return sum(0.5 if missing_field(row, [need])[1].endswith("?") else 1.0 for need in lacking)
 
 
 def _has_strings(row: Row, *names: str) -> bool:
