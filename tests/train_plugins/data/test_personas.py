@@ -23,6 +23,7 @@ from evalsuite.trainers.options import parse
 from evalsuite.verify.constraints import IFEVAL_IDS, followed, row_problems
 from evalsuite.verify.constraints.ifeval_answers import answer
 from evalsuite.verify.constraints.ood import OOD_IDS
+from tests.scripted_lm import make_scripted
 from tests.servers import Reply, ScriptedServer
 from tests.toy import make_benchmark
 from tests.train_plugins.data.author import Author, Spoil
@@ -592,6 +593,33 @@ def test_a_dry_run_asks_nobody_and_writes_nothing(
     assert told["skills"]["math"]["rows"] == 2
     assert len(told["skills"]["instruction_following"]["prompts"]) == 2
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.slow
+def test_two_real_checkpoints_write_and_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    final = "Three.\nFinal Answer: The final answer is $3$. I hope it is correct."
+    make_scripted(tmp_path / "writer", "Math problem: How many are 1 and 2?")
+    make_scripted(tmp_path / "solver", final)
+    file = write(
+        tmp_path / "p.yaml",
+        skills={"math": 2},
+        engine={"model": "hf:writer", "max_tokens": 8},  # folders count from the file
+        answer_engine={"model": "hf:solver", "max_tokens": 8, "temperature": 0},
+    )
+    assert main(["data", "personas", str(file), "-o", str(tmp_path / "out"), "--json", "--quiet"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    # The writer has but one problem to offer.
+    assert (told["written"], told["dropped"]) == ({"math": 1}, {"math": {"duplicate": 1}})
+    (row,) = read_rows(tmp_path / "out" / "p" / "math.sft.jsonl")
+    assert [m["content"] for m in row["messages"]] == ["How many are 1 and 2?", final]
+    made = read_meta(tmp_path / "out" / "p" / "math.sft.jsonl")
+    assert made["made_by"] == "synthetic:solver+writer"
+    assert len(made["made"]["models"]["solver"]["weights"]) == 64
+    assert main(["data", "personas", str(file), "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert "math: 1 of 2 rows\n       1 dropped: duplicate\n" in said.out
+    assert "NOT decontaminated: a test" in said.out
+    assert "prompt (writer): reused 2, to do 0" in said.err
 
 
 def started(file: Path, out: Path) -> subprocess.Popen[bytes]:
