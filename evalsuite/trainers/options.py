@@ -29,13 +29,14 @@ def _dataclass(config: type, raw: Any, where: str, problems: list[str]) -> Any:
     if not isinstance(raw, Mapping):
         problems.append(f"{where}: expected a mapping, found {raw!r}")
         return None
+    before = len(problems)
     fields = {f.name: f for f in dataclasses.fields(config)}
     problems += [f"{where}: unknown key {key!r}{did_you_mean(str(key), fields)}" for key in raw if key not in fields]
     hints = get_type_hints(config)
     found = {name: _value(hints[name], raw[name], f"{where}.{name}", problems) for name in fields if name in raw}
     missing = [name for name, f in fields.items() if name not in raw and _required(f)]
     problems += [f"{where}: {name!r} is missing" for name in missing]
-    if problems:
+    if len(problems) > before:  # what is wrong elsewhere keeps no class from checking itself
         return None
     try:
         return config(**found)
