@@ -64,9 +64,9 @@ class Matcher:
         n_phrases, n_instances = a["phrase_starts"].size - 1, len(a["instances"])
         self._hits = np.zeros(n_phrases if most_hits else 0, np.int32)
         most_fields = int(np.diff(a["instance_fields"]).max(initial=1))
-        self._state = [np.zeros(n_phrases // 64 + 1, np.uint64), np.zeros(n_phrases, np.int32), np.zeros(1, np.int64)]
-        self._state.append(np.zeros((n_phrases, 3), np.int64))
-        self._state += [np.zeros(n_instances, np.int64), np.zeros(n_instances, np.int64)]
+        self._state = [np.zeros(n_phrases // 64 + 1, np.uint64), np.zeros(n_phrases, np.int32)]
+        self._state += [np.zeros((n_phrases, 3), np.int64), np.zeros(n_instances // 64 + 1, np.uint64)]
+        self._state += [np.zeros(n_instances // 4096 + 1, np.uint64), np.zeros(n_instances, np.int64)]
         self._state.append(np.zeros((max(1, most_fields), 6), np.int64))
         self._lines: list[Array] = [np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8)]
         self._lines.append(np.zeros((0, 3), np.int64))

@@ -173,7 +173,7 @@ def _instance(rule: Rule, texts: Sequence[str | None], drop_empty_fields: bool) 
     if len(present) < len(texts):
         return None
     fields = fields_of(rule, present)
-    return tuple(field if text or not drop_empty_fields else None for text, field in zip(present, fields, strict=True))
+    return tuple(field if field.n or not drop_empty_fields else None for field in fields)
 
 
 def _windows(field: Field | None) -> tuple[Window, ...]:

@@ -101,7 +101,7 @@ def read_instances(evals: Sequence[EvalSet], rule: Rule, *, short: bool, drop_em
         read.first.append(len(read.fields))
         read.short.append(is_short)
         read.skipped.append(skipped)
-        read.counted.append(sum(1 for text in row if text) if drop_empty_fields else len(row))
+        read.counted.append(sum(1 for field in own if field.n) if drop_empty_fields else len(row))
         if not skipped:
             read.fields.extend([field for field in whole if field is not None] if is_short else own)
             read.of.extend([number] * len(row))

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from decontam.kernel.bits import load64
+from decontam.kernel.bits import load64, trailing_zeros
 from decontam.kernel.gate import COUNT, LOW32, SHIFT, in_table, keys_of, sieve
 from decontam.kernel.words import HIGHS, MASKS, U, lower8, slow_word, tokenise
 
 COVERAGE, ANY, IDF, WHOLE = 0, 1, 2, 3
 UNSURE = 1e-9  # distance from the threshold within which a mean over several fields is decided by exact fractions
 EXACT, CAPPED, SHORT = 1, 2, 4  # bits of a match's flags
+UNKNOWN = -2  # the id of a word that was not looked up yet
 # Columns of `fields`: first window and the one after the last, positions, common positions, weight, first position
 # among all. Columns of `instances`: first field and the one after the last, fields that count, whether it is short.
 WINDOWS, SIZE, COMMON, TOTAL, SPANS = 0, 2, 3, 4, 5
@@ -53,26 +54,22 @@ def same_word(
 
 
 @njit(cache=True, nogil=True)
-def word_ids(
-    buf: Any, hashes: Any, begins: Any, ends: Any, n: Any, separators: Any, lower: Any, side: Any,
-    vocab_table: Any, vocab_ids: Any, vocab_starts: Any, vocab_text: Any, ids: Any,
-) -> None:  # fmt: skip
-    """ids[j] of each word, -1 for one that no phrase holds."""
+def word_id(
+    buf: Any, hashed: Any, start: Any, stop: Any, separators: Any, lower: Any, side: Any,
+    vocab_table: Any, vocab_ids: Any, vocab_starts: Any, vocab_text: Any,
+) -> Any:  # fmt: skip
+    """The number of the word buf[start:stop] in the vocabulary, -1 for one that no phrase holds."""
     mask = U(vocab_table.size - 1)
-    for j in range(n):
-        ids[j] = -1
-        key = hashes[j] | U(1)
-        slot = (key >> U(20)) & mask
-        while vocab_table[slot]:
-            if vocab_table[slot] == key:
-                word = np.int64(vocab_ids[slot])
-                at = vocab_starts[word]
-                if same_word(
-                    buf, begins[j], ends[j], separators, lower, side, vocab_text, at, vocab_starts[word + 1] - at
-                ):
-                    ids[j] = word
-                    break
-            slot = (slot + U(1)) & mask
+    key = hashed | U(1)
+    slot = (key >> U(20)) & mask
+    while vocab_table[slot]:
+        if vocab_table[slot] == key:
+            word = np.int64(vocab_ids[slot])
+            at = vocab_starts[word]
+            if same_word(buf, start, stop, separators, lower, side, vocab_text, at, vocab_starts[word + 1] - at):
+                return word
+        slot = (slot + U(1)) & mask
+    return np.int64(-1)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -82,6 +79,8 @@ def is_set(bits: Any, i: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def find_phrases(
+    buf: Any, begins: Any, ends: Any, separators: Any, lower: Any, side: Any,
+    vocab_table: Any, vocab_ids: Any, vocab_starts: Any, vocab_text: Any,
     ids: Any, hashes: Any, n: Any, orders: Any, bitmap: Any, table: Any, entries: Any, phrase_words: Any,
     keys: Any, left: Any,
     stands: Any, place: Any, phrase_hits: Any, most_hits: Any, found: Any,
@@ -91,9 +90,11 @@ def find_phrases(
     A row of `entries` is words of a phrase << 32 | its last word, and the phrase << 32 | where its words begin. A row
     of `found` is phrase, index of its first word, number of words. The bit of the phrase in `stands` is set, all of
     which a second cache holds, and place[phrase] becomes its row. With `most_hits` a phrase counts in so many messages
-    only, as in an Elasticsearch that returns so many hits.
+    only, as in an Elasticsearch that returns so many hits. The vocabulary is asked for words near a key alone.
     """
     n_found = 0
+    for j in range(n):
+        ids[j] = UNKNOWN
     for o in range(orders.shape[0]):
         order = np.int64(orders[o, 0])
         begin = min(order - 1, n)
@@ -104,11 +105,19 @@ def find_phrases(
             if slot < 0:
                 continue
             at = last - order + 1
+            upto = at
             of_key = np.int64(table[slot, 1] >> SHIFT)
             for m in range(of_key, of_key + np.int64(table[slot, 1] & COUNT)):
                 # Phrases that begin alike are many where boilerplate ends: most differ in length or last word.
                 size = np.int64(entries[m, 0] >> U(32))
-                if at + size > n or ids[at + size - 1] != np.int64(entries[m, 0] & LOW32):
+                if at + size > n:
+                    continue
+                for j in range(upto, at + size):
+                    if ids[j] == UNKNOWN:
+                        ids[j] = word_id(buf, hashes[j], begins[j], ends[j], separators, lower, side, vocab_table,
+                                         vocab_ids, vocab_starts, vocab_text)  # fmt: skip
+                upto = max(upto, at + size)
+                if ids[at + size - 1] != np.int64(entries[m, 0] & LOW32):
                     continue
                 phrase = np.int64(entries[m, 1] >> U(32))
                 if is_set(stands, phrase):
@@ -133,6 +142,35 @@ def find_phrases(
 
 
 @njit(cache=True, nogil=True)
+def in_order(
+    found: Any, n_found: Any, kept_starts: Any, kept_instance: Any, bits: Any, summary: Any, candidates: Any
+) -> Any:
+    """Writes the instances of which a kept window stands in the message, in ascending order; how many.
+
+    `bits` has a bit an instance and `summary` one for each 64 of those; both are clear before and after.
+    """
+    for f in range(n_found):
+        for k in range(kept_starts[found[f, 0]], kept_starts[found[f, 0] + 1]):
+            instance = np.int64(kept_instance[k])
+            bits[instance >> 6] |= U(1) << U(instance & 63)
+            summary[instance >> 12] |= U(1) << U((instance >> 6) & 63)
+    n = 0
+    for s in range(summary.size):
+        of_summary = summary[s]
+        summary[s] = U(0)
+        while of_summary:
+            word = s * 64 + trailing_zeros(of_summary)
+            of_summary &= of_summary - U(1)
+            of_word = bits[word]
+            bits[word] = U(0)
+            while of_word:
+                candidates[n] = word * 64 + trailing_zeros(of_word)
+                of_word &= of_word - U(1)
+                n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
 def characters(buf: Any, start: Any, begins: Any, ends: Any, n: Any, froms: Any, tos: Any) -> None:
     """Character offsets of each word in the text that starts at buf[start]."""
     i, seen = start, 0
@@ -150,9 +188,9 @@ def characters(buf: Any, start: Any, begins: Any, ends: Any, n: Any, froms: Any,
 @njit(cache=True, nogil=True)
 def measure(
     field: Any, stands: Any, fields: Any, window_phrase: Any, window_weight: Any, phrase_common: Any,
-    common_before: Any, row: Any,
+    common_before: Any, rows: Any, r: Any,
 ) -> None:  # fmt: skip
-    """What the found phrases cover of a field, into row[:6]: positions, positions by uncommon windows, positions that
+    """What the found phrases cover of a field, into rows[r]: positions, positions by uncommon windows, positions that
     are common, weight, weight of uncommon windows, matching uncommon windows.
 
     The windows of a field begin at its positions 0, 1, 2, …
@@ -186,7 +224,8 @@ def measure(
             kept_weight += window_weight[w]
         if has_common:
             uncommon -= np.int64(common_before[base + stop]) - np.int64(common_before[base + a])
-    row[0], row[1], row[2], row[3], row[4], row[5] = covered, uncommon, shared, weight, kept_weight, n_kept
+    rows[r, 0], rows[r, 1], rows[r, 2] = covered, uncommon, shared
+    rows[r, 3], rows[r, 4], rows[r, 5] = weight, kept_weight, n_kept
 
 
 @njit(cache=True, nogil=True)
@@ -277,7 +316,7 @@ def cover(
     kept_starts: Any, kept_instance: Any, instances: Any, fields: Any, common_before: Any, window_phrase: Any,
     window_weight: Any, mode: Any, numerator: Any, denominator: Any, phrase_hits: Any, most_hits: Any,
     mask: Any, hashes: Any, begins: Any, ends: Any, keys: Any, left: Any, side: Any, ids: Any, froms: Any, tos: Any,
-    stands: Any, place: Any, stamps: Any, found: Any, instance_stamp: Any, candidates: Any, rows: Any,
+    stands: Any, place: Any, found: Any, instance_bits: Any, summary: Any, candidates: Any, rows: Any,
     out: Any, out_score: Any, out_fields: Any, out_runs: Any, counts: Any,
 ) -> Any:  # fmt: skip
     """Judges the texts from `first_text` on; returns the number of the first one that is not judged.
@@ -291,25 +330,13 @@ def cover(
             counts[3], counts[4] = 1, stop - start + 1
             return t
         n = tokenise(buf, start, stop, False, separators, lower, mask, side, hashes, begins, ends, 0)
-        word_ids(buf, hashes, begins, ends, n, separators, lower, side, vocab_table, vocab_ids, vocab_starts,
-                 vocab_text, ids)  # fmt: skip
-        stamps[0] += 1
-        stamp = stamps[0]
         n_found = find_phrases(
+            buf, begins, ends, separators, lower, side, vocab_table, vocab_ids, vocab_starts, vocab_text,
             ids, hashes, n, orders, bitmap, table, entries, phrase_words, keys, left, stands, place, phrase_hits,
             most_hits, found,
         )  # fmt: skip
-
         # A flagged instance has matched one of its kept windows.
-        n_candidates = 0
-        for f in range(n_found):
-            for k in range(kept_starts[found[f, 0]], kept_starts[found[f, 0] + 1]):
-                instance = np.int64(kept_instance[k])
-                if instance_stamp[instance] != stamp:
-                    instance_stamp[instance] = stamp
-                    candidates[n_candidates] = instance
-                    n_candidates += 1
-        candidates[:n_candidates].sort()
+        n_candidates = in_order(found, n_found, kept_starts, kept_instance, instance_bits, summary, candidates)
 
         before = (counts[0], counts[1], counts[2])
         placed, full = False, False
@@ -318,7 +345,7 @@ def cover(
             first, last = instances[instance, FIRST], instances[instance, FIRST + 1]
             for field in range(first, last):
                 measure(field, stands, fields, window_phrase, window_weight, phrase_common, common_before,
-                        rows[field - first])  # fmt: skip
+                        rows, field - first)  # fmt: skip
             flags = held(instance, rows, instances, fields, mode, numerator, denominator)
             if not flags:
                 continue
@@ -337,18 +364,19 @@ def cover(
             out[match, 4] = counts[2]
             score, kept_score, n_covered, n_shared = 0.0, 0.0, 0, 0
             for field in range(first, last):
-                row = rows[field - first]
+                r, told = field - first, counts[1]
                 size, common = fields[field, SIZE], fields[field, COMMON]
-                score += row[0] / size if size else 0.0
-                kept_score += row[1] / (size - common) if size > common else 0.0
-                n_covered += row[0]
-                n_shared += row[2]
-                told = out_fields[counts[1]]
-                told[0], told[1], told[2], told[3] = row[0], size, row[1], size - common
-                told[4], told[5], told[6] = row[3], row[4], fields[field, TOTAL]
+                score += rows[r, 0] / size if size else 0.0
+                kept_score += rows[r, 1] / (size - common) if size > common else 0.0
+                n_covered += rows[r, 0]
+                n_shared += rows[r, 2]
+                out_fields[told, 0], out_fields[told, 1] = rows[r, 0], size
+                out_fields[told, 2], out_fields[told, 3] = rows[r, 1], size - common
+                out_fields[told, 4], out_fields[told, 5] = rows[r, 3], rows[r, 4]
+                out_fields[told, 6] = fields[field, TOTAL]
                 counts[1] += 1
-                if row[0]:
-                    n_runs = write_runs(field, field - first, stands, place, fields, window_phrase, found, froms,
+                if rows[r, 0]:
+                    n_runs = write_runs(field, r, stands, place, fields, window_phrase, found, froms,
                                         tos, out_runs, counts[2])  # fmt: skip
                     if n_runs < 0:
                         full = True
