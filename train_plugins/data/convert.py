@@ -68,7 +68,7 @@ def convert(
     work = _Work(options)
     with ExitStack() as stack:
         writer = stack.enter_context(DatasetWriter(out))
-        rejects = stack.enter_context(_Rejects(options.rejects or out.with_name("rejects.jsonl")))
+        rejects = stack.enter_context(_Rejects(_rejects(out, options)))
         for source in sources:
             for bad, row in work.rows(source):
                 if bad:
@@ -86,8 +86,9 @@ def convert(
 
 
 def _refuse(sources: Sequence[Source], out: Path, options: ConvertOptions) -> None:
-    if any(source.path is not None and out.exists() and source.path.samefile(out) for source in sources):
-        raise UsageError(f"{out} is what is read; name another file with -o")
+    for path in (out, _rejects(out, options)):
+        if path.exists() and any(source.path is not None and source.path.samefile(path) for source in sources):
+            raise UsageError(f"{path} is what is read; name another file")
     if options.to not in EXPORTS:
         raise UsageError(f"no format to write named {options.to!r}{did_you_mean(options.to, EXPORTS)}; "
                          f"there are {', '.join(EXPORTS)}")  # fmt: skip
@@ -95,6 +96,10 @@ def _refuse(sources: Sequence[Source], out: Path, options: ConvertOptions) -> No
         find_format(options.format)
     if not 0 <= options.max_bad <= 1:
         raise UsageError(f"max_bad is {options.max_bad}; a fraction from 0 to 1")
+
+
+def _rejects(out: Path, options: ConvertOptions) -> Path:
+    return options.rejects or out.with_name("rejects.jsonl")
 
 
 def _why_not(tally: Tally, options: ConvertOptions) -> str:
