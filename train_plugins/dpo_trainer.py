@@ -25,6 +25,7 @@ from train_plugins.losses import PairLogprobs, preference_loss
 from train_plugins.packing import pair_logprobs
 from train_plugins.plan import divide_batch
 from train_plugins.refcache import ReferenceCache, ReferenceLogprobs, require_finite
+from train_plugins.saving import fault
 from train_plugins.settings import DPOOptions
 
 SEGMENT_PAIRS = 512
@@ -84,10 +85,13 @@ class PairTrainer(StepWise, DPOTrainer):
         return dataset
 
     def _fill_cache(self, cache: ReferenceCache, batch_size: int) -> None:
-        """Every process computes its share of what is unknown; a killed pass goes on where its segments end."""
+        """Every process computes its share of what is unknown; a killed pass goes on where its segments end.
+
+        Groups are made in one fixed order, so that one process makes the rest of them as it would have made them.
+        """
         keys = [pair.key for pair in self.feed.pairs]
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        unknown = [set(cache.look_up(keys))]
+        unknown = [cache.look_up(keys)]
         if processes > 1:  # another run may write meanwhile, and all have to see the same work
             torch.distributed.broadcast_object_list(unknown)
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
@@ -172,9 +176,9 @@ class _Segments:
     def flush(self) -> None:
         self._cache.add(self._waiting)
         if self._waiting:
-            print(
-                f"reference log-probabilities: {self._n_done:,} of {self._n_all:,} pairs", file=sys.stderr, flush=True
-            )
+            done = f"{self._n_done:,} of {self._n_all:,} pairs"
+            print(f"reference log-probabilities: {done}", file=sys.stderr, flush=True)
+            fault("reference-segment")
         self._waiting = {}
         self._since = time.monotonic()
 
