@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from train_plugins.data.persona_constraints import Drawn
 
 NEAR = 95.0  # rapidfuzz's ratio, 0 to 100
 SKETCH = 8  # hashes of a text by which near ones are found
+SHARED = 2
 SHINGLE = 3  # words
 BUCKET = 200  # texts with one hash that are compared: a run of words that is in everything tells nothing
 CODE_S = 10.0
@@ -156,8 +158,8 @@ def find_doubles(texts: Iterable[str], near: float = NEAR) -> Iterator[str]:
     """For each text in turn "", "duplicate" or "near_duplicate" of an earlier one that was kept.
 
     Texts are compared in lower case and without differences in space. Near is a ratio of `near` or more by rapidfuzz
-    to one of the texts (at most 200 a hash) with which it shares one of the 8 smallest hashes of three-word runs; a
-    near text that shares none is missed.
+    to one of the texts (at most 200 a hash) with which it shares two of the 8 smallest hashes of its three-word runs,
+    or one where it has fewer; a near text that shares none is missed.
     """
     known: set[str] = set()
     by_hash: dict[bytes, list[str]] = {}
@@ -187,8 +189,9 @@ def _sketch(plain: str) -> list[bytes]:
 def _is_near(plain: str, sketch: Sequence[bytes], by_hash: dict[bytes, list[str]], near: float) -> bool:
     from rapidfuzz import fuzz
 
-    others = dict.fromkeys(other for each in sketch for other in by_hash.get(each, ()))
-    return any(fuzz.ratio(plain, other, score_cutoff=near) > 0 for other in others)
+    shared = Counter(other for each in sketch for other in by_hash.get(each, ()))
+    least = SHARED if len(sketch) == SKETCH else 1
+    return any(fuzz.ratio(plain, other, score_cutoff=near) > 0 for other, n in shared.items() if n >= least)
 
 
 ANSWER_CHECKS: dict[str, Callable[[str], Checked]] = {
