@@ -219,6 +219,16 @@ def ask(
             yield from _ask(engine, questions, keys, left, store, watching, stage)
 
 
+def tokens_used(journal: Path, engine: Engine) -> tuple[int, int]:
+    """(prompt tokens, new tokens) that a server counted, over all starts with this journal; zero for a local folder."""
+    path = _spent_file(journal, engine)
+    if not path.is_file():
+        return 0, 0
+    # A line that a crash has cut counts for nothing.
+    lines = re.findall(r"^(\d+) (\d+)\n", path.read_text(encoding="ascii"), re.MULTILINE)
+    return sum(int(prompt) for prompt, _ in lines), sum(int(new) for _, new in lines)
+
+
 def _ask(
     engine: Engine,
     questions: Sequence[Question],
@@ -244,13 +254,12 @@ class _Spent:
     """What a server has used, over all starts with one journal: a line of (prompt tokens, new tokens) each time."""
 
     def __init__(self, folder: Path, engine: Engine) -> None:
-        # Not .jsonl: that would be a segment of the journal.
-        self._path = folder / f"spent-{engine.digest[:12]}.txt"
+        self._path = _spent_file(folder, engine)
         self._budget = getattr(engine.model(), "budget", None)
         if self._budget is None:
             return
         if not (self._budget.n_prompt or self._budget.n_new):  # else this process has read the file before
-            self._budget.n_prompt, self._budget.n_new = self._stored()
+            self._budget.n_prompt, self._budget.n_new = tokens_used(folder, engine)
         self._last = (self._budget.n_prompt, self._budget.n_new)
         self._cost = self._budget.cost_usd
 
@@ -265,12 +274,10 @@ class _Spent:
         before, self._cost, self._last = self._cost, self._budget.cost_usd, now
         return float(self._cost - before)
 
-    def _stored(self) -> tuple[int, int]:
-        if not self._path.is_file():
-            return 0, 0
-        # A line that a crash has cut counts for nothing.
-        lines = re.findall(r"^(\d+) (\d+)\n", self._path.read_text(encoding="ascii"), re.MULTILINE)
-        return sum(int(prompt) for prompt, _ in lines), sum(int(new) for _, new in lines)
+
+def _spent_file(journal: Path, engine: Engine) -> Path:
+    # Not .jsonl: that would be a segment of the journal.
+    return journal / f"spent-{engine.digest[:12]}.txt"
 
 
 def _answered(engine: Engine, response: Response, cost_usd: float = 0.0) -> Answered:

@@ -122,7 +122,8 @@ class PreferenceConfig:
     """A whole preference file. Paths in it count from the folder it lies in.
 
     `licence` is an SPDX id for the rows that come out. More than `max_failed` of the prompts lost to requests that
-    failed ends the command before anything is written: the same command asks for those again.
+    failed ends the command before anything is written: the same command asks for those again. `max_cost_usd` and
+    `max_tokens_total` are for all servers and all starts together.
     """
 
     schema: int
@@ -136,6 +137,8 @@ class PreferenceConfig:
     ties: Ties = "drop"
     min_margin: float = 0.0
     limit: int | None = None
+    max_cost_usd: float | None = None
+    max_tokens_total: int | None = None
     max_failed: float = 0.05
     min_relevance: float = MIN_RELEVANCE
     allow_template_text: bool = False
@@ -166,9 +169,14 @@ class PreferenceConfig:
             yield f"{wanted} answers of different models are wanted (responses.n), there are {len(self.models)} models"
         if self.responses.form == "one_side_model" and len(self.on_policy) in (0, len(self.models)):
             yield "form one_side_model pairs a model of on_policy: true with one that is not; models have no such two"
+        engines = [(model.name, model) for model in self.models] + [("judge", self.judge)]
+        unpriced = [name for name, each in engines if each.engine == "api" and each.prices is None]
+        if self.max_cost_usd is not None and unpriced:
+            yield f"max_cost_usd needs prices (a YAML file) for {', '.join(unpriced)}"
         if not self.licence.strip():
             yield "licence is empty; expected an SPDX id"
-        for name, low in (("min_margin", 0), ("max_failed", 0), ("min_relevance", 0), ("limit", 1)):
+        for name, low in (("min_margin", 0), ("max_failed", 0), ("min_relevance", 0), ("limit", 1), ("max_cost_usd", 0),
+                          ("max_tokens_total", 1)):  # fmt: skip
             if (value := getattr(self, name)) is not None and value < low:
                 yield f"{name} is {value:g}; expected {low} or more"
 

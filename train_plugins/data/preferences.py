@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evalsuite.errors import DataError, Incomplete
 from evalsuite.progress import Observer
-from train_plugins.data.asking import Engine, EngineOptions, open_engine
+from train_plugins.data.asking import Engine, open_engine
 from train_plugins.data.composition import Composition, compose
 from train_plugins.data.kinds import RowRules
 from train_plugins.data.pairs import Dropped, PairRules, choose_pair, pair_row
@@ -26,9 +27,9 @@ from train_plugins.data.ratings import Grading, Item, Rated, rate
 from train_plugins.data.relevance import Relevance, measure, require_aligned, texts_of
 from train_plugins.data.responses import Gathered, PromptRow, distinct, gather, read_prompts
 from train_plugins.data.rows import check_row, content_id
+from train_plugins.data.spending import Open, Purse
 from train_plugins.data.writing import DatasetWriter, Written
 
-Open = Callable[[EngineOptions, Path], Engine]
 REQUEST_FAILED = ("request_failed", "judge_failed")  # lost to a server, not to what was written
 
 
@@ -61,13 +62,16 @@ def make_preferences(
     """
     config, journal = file.config, out.with_name(f"{out.name}.journal")
     prompts, n_repeated = load_prompts(file)
+    purse = Purse(opening, file.folder, config.max_cost_usd, config.max_tokens_total)
+    answers, ratings = journal / "answers", journal / "judge"
     # All are looked at before anything is spent; none is loaded before it is asked.
-    engines = {model.name: opening(model, file.folder) for model in config.models}
-    judge = opening(config.judge, file.folder)
+    engines = {model.name: purse.know(model, answers / model.name) for model in config.models}
+    judge = purse.know(config.judge, ratings)
     with DatasetWriter(out) as writer:
-        gathered = gather(config, prompts, engines, journal / "answers", observer)
-        with judge:
-            rated = rate(list(_items(config, gathered)), grading_of(file, judge, journal / "judge", observer))
+        with _says_whose_limit(config):
+            gathered = gather(config, prompts, lambda m: purse.engine(m, answers / m.name), answers, observer)
+            with purse.engine(config.judge, ratings) as asked:
+                rated = rate(list(_items(config, gathered)), grading_of(file, asked, ratings, observer))
         rows, lost = _pairs(config, prompts, gathered, rated, judge_id(file, judge.digest))
         _require_answers(config, lost, len(prompts))
         relevance = {side: _relevance(rows, side, config, str(out)) for side in ("chosen", "rejected")}
@@ -81,12 +85,26 @@ def make_preferences(
             "ratings_missing": _counted(kind for each in rated.values() for kind in each.missing().elements()),
             "prompts_asked_again": sum(each.asked_again for each in rated.values()),
             "relevance": {side: found.as_json() for side, found in relevance.items()},
+            "cost_usd": purse.cost_usd(),
         }
         for row in rows:
             writer.add(row)
         written = writer.finish({**facts_of(file, engines, judge, command), "report": report})
     _write_lost(out.with_name(f"{out.name}.dropped.jsonl"), lost)
     return Made(written, composition, relevance, tuple(lost), report)
+
+
+@contextmanager
+def _says_whose_limit(config: PreferenceConfig) -> Iterator[None]:
+    """An engine that stops at its limit does not know that it is what others have left of the file's."""
+    try:
+        yield
+    except Incomplete as error:
+        if config.max_cost_usd is None and config.max_tokens_total is None:
+            raise
+        limits = {"max_cost_usd": config.max_cost_usd, "max_tokens_total": config.max_tokens_total}
+        said = ", ".join(f"{name} {value:g}" for name, value in limits.items() if value is not None)
+        raise Incomplete(f"{error} (the file's {said}, less what other models have used)") from error
 
 
 def load_prompts(file: PreferenceFile) -> tuple[list[PromptRow], int]:

@@ -7,7 +7,7 @@ dropped, so that every later prompt got another prompt's answers. Here everythin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,13 @@ def distinct(prompts: Sequence[PromptRow]) -> tuple[list[PromptRow], int]:
 def gather(
     config: PreferenceConfig,
     prompts: Sequence[PromptRow],
-    engines: Mapping[str, Engine],
+    engine_of: Callable[[PoolModel], Engine],
     journal: Path,
     observer: Observer | None = None,
 ) -> dict[str, Gathered]:
-    """The answers to every prompt, by its id. One model is open at a time: those of local folders fill the memory.
+    """The answers to every prompt, by its id; each model has a journal of its own under its name.
 
+    One model is open at a time: those of local folders fill the memory. `engine_of` is called before a model is asked.
     In each round the models are asked for what is still wanted; a prompt is done when it has its answers or every
     model was tried.
     """
@@ -101,7 +102,7 @@ def gather(
                 asked.setdefault(name, []).append(each)
         for model in config.models:
             if model.name in asked:
-                _ask(config, model, asked[model.name], engines[model.name], journal / model.name, observer)
+                _ask(config, model, asked[model.name], engine_of(model), journal / model.name, observer)
         if not asked:
             break
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from evalsuite.__main__ import main
 from evalsuite.errors import DataError, Incomplete, UsageError
 from evalsuite.types import Message, Response
+from tests.scripted_lm import make_scripted
 from tests.servers import Body, Reply, ScriptedServer, prompt_of
 from tests.train_plugins.data.judging import (
     FAILED,
@@ -394,6 +396,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "least": ({"responses": {"at_least": 1}}, "at_least is 1; expected 2 to 4"),
     "aspects": ({"judge": {"model": "hf:j", "min_aspects": 5}}, "min_aspects is 5; expected 1 to 4"),
     "no such aspect": ({"judge": {"model": "hf:j", "aspects": ["honest"]}}, "did you mean 'honesty'?"),
+    "a cost for all without prices": (
+        {"max_cost_usd": 5, "judge": {"model": "api:http://h/v1", "served_model": "m"}},
+        "max_cost_usd needs prices (a YAML file) for judge",
+    ),
     "cost without prices": (
         {"judge": {"model": "api:http://h/v1", "served_model": "m", "max_cost_usd": 4}},
         "max_cost_usd needs prices",
@@ -404,7 +410,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, name: str) -> None:
     more, why = REFUSED[name]
-    with pytest.raises(UsageError, match=why.replace("?", r"\?")):
+    with pytest.raises(UsageError, match=re.escape(why)):
         World(tmp_path, **more).file()
 
 
@@ -530,14 +536,14 @@ def test_a_file_without_choices_is_refused(tmp_path: Path, row: Any, why: str) -
 # -- the command, with a server --
 
 
-def judge_server(rating: Callable[[str, str], Any]) -> ScriptedServer:
+def judge_server(rating: Callable[[str, str], Any], n_prompt: int = 100) -> ScriptedServer:
     """Models answer a prompt under their names; whatever is asked with "Grade one thing only" is judged."""
 
     def script(body: Body, attempt: int) -> Reply | None:
         prompt = prompt_of(body)
         said = rates_by(rating)(prompt) if "Grade one thing only" in prompt else f"{body['model']} says: {prompt}"
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
-        return Reply({"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 10}})
+        return Reply({"choices": [choice], "usage": {"prompt_tokens": n_prompt, "completion_tokens": 10}})
 
     return ScriptedServer(script=script)
 
@@ -559,10 +565,14 @@ def test_the_command_writes_pairs_from_a_server(tmp_path: Path, capsys: pytest.C
         n_asked = len(server.asked())
         assert main(["data", "preferences", str(path), "-o", str(out)]) == 0
         assert len(server.asked()) == n_asked == 12 * 4 + 12 * 4
+        path.write_text(path.read_text().replace("seed: 7", "seed: 8"))
+        assert main(["data", "preferences", str(path), "-o", str(out)]) == 2
+        assert len(server.asked()) == n_asked
     assert (report["pairs"], report["on_policy_share"]) == (12, 0.5)
-    table = capsys.readouterr().out
+    table, refused = capsys.readouterr()
     assert "12 pairs" in table
     assert "model a" in table
+    assert "was not made by this file; name another with -o, or add --overwrite" in refused
     assert all(belongs(row) for row in read_rows(out, "preference"))
     assert read_meta(out)["made"]["command"] == "evalsuite data preferences prefs.yaml -o out.jsonl"
 
@@ -585,6 +595,30 @@ def test_a_limit_in_dollars_stops_the_command_and_a_higher_one_goes_on(
         assert main(["data", "preferences", str(path), "-o", str(out)]) == 0
         assert len(server.asked()) == 96
         assert n_before > 48
+    assert len(list(read_rows(out, "preference"))) == 12
+
+
+def test_one_limit_holds_for_all_models_and_all_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each question takes 20 + 10 tokens here: 48 answers 1,440, of which 1,000 are 33.3."""
+    out = tmp_path / "out.jsonl"
+    with judge_server(by_author, 20) as server:
+        path = served(tmp_path, server.url)
+        raw = yaml.safe_load(path.read_text())
+        for each in (*raw["models"], raw["judge"]):
+            each |= {"max_tokens": 10, "concurrency": 1}
+
+        def run(limit: int) -> int:
+            path.write_text(yaml.safe_dump(raw | {"max_tokens_total": limit}))
+            return main(["data", "preferences", str(path), "-o", str(out)])
+
+        assert run(1000) == 3
+        assert "the file's max_tokens_total 1000, less what other models have used" in capsys.readouterr().err
+        n_first = len(server.asked())
+        assert 30 <= n_first <= 33  # a question is only asked when its worst case fits
+        assert run(1000) == 3
+        assert len(server.asked()) == n_first
+        assert run(40_000) == 0
+        assert len(server.asked()) == 96
     assert len(list(read_rows(out, "preference"))) == 12
 
 
@@ -629,12 +663,20 @@ def test_the_command_measures_agreement_on_llmbar(
 
 
 @pytest.mark.slow
-def test_a_local_folder_answers_and_judges(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    """Real engines: what a random model says is unreadable, and every prompt is dropped for that reason."""
+def test_local_folders_answer_and_judge(tmp_path: Path) -> None:
+    """Real engines: two models that say one thing each, and a judge that always prefers the text it sees first."""
+    for name, said in (("x", "This is x."), ("y", "That is y."), ("j", as_json({1: 5, 2: 1}))):
+        make_scripted(tmp_path / name, said)
+    raw = World(tmp_path, 6).raw
+    raw["models"] = [{"name": name, "model": f"hf:{name}", "dtype": "float32"} for name in ("x", "y")]
+    raw |= {"responses": {"n": 2, "max_tokens": 8}, "judge": {"model": "hf:j", "max_tokens": 8}}
     path = tmp_path / "prefs.yaml"
-    raw = World(tmp_path, 3).raw
-    raw["models"] = [{"name": n, "model": f"hf:{tiny_checkpoint}", "max_tokens": 4} for n in ("x", "y")]
-    raw |= {"responses": {"n": 2, "cut": "keep"}, "judge": {"model": f"hf:{tiny_checkpoint}", "max_tokens": 4}}
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
-    with pytest.raises(DataError, match="no pair came out of 3 prompts"):
-        make_preferences(read_preferences(path), tmp_path / "out.jsonl")
+    made = make_preferences(read_preferences(path), tmp_path / "out.jsonl")
+    rows = list(read_rows(tmp_path / "out.jsonl", "preference"))
+    assert len(rows) == 6
+    assert all([row["chosen_model"], row["rejected_model"]] == row["order"] for row in rows)
+    assert {row["chosen"][-1]["content"] for row in rows} <= {"This is x.", "That is y."}
+    models = read_meta(tmp_path / "out.jsonl")["made"]["models"]
+    assert models["x"]["weights"] != models["y"]["weights"]
+    assert made.report["cost_usd"] == 0

@@ -37,7 +37,8 @@ A file:
           prices: prices.yaml, max_cost_usd: 40}
 
 Answers and ratings are kept in FILE.journal; the same command goes on after a crash, and asks again for what failed.
-FILE.dropped.jsonl says of every prompt without a pair why. Limits in dollars or tokens are those of one engine each.
+FILE.dropped.jsonl says of every prompt without a pair why. max_cost_usd and max_tokens_total limit one engine, or all
+of them together when they stand beside `seed`.
 
 Exit codes: 0 written, 2 a wrong file, shifted answers or no pair at all, 3 stopped before the end (a limit, too many
 failed requests), 70 a bug."""
@@ -51,9 +52,16 @@ failed requests), 70 a bug."""
 @click.option("--dry-run", is_flag=True, help="Say what would be asked, show one question to the judge, ask nothing.")
 @click.option("--agreement", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
               help="Measure the judge: rows of input, output_1, output_2, label (1 or 2) and subset.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Write over pairs that another PREFS made.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
-    config: Path, out: Path | None, limit: int | None, dry_run: bool, agreement: Path | None, as_json: bool
+    config: Path,
+    out: Path | None,
+    limit: int | None,
+    dry_run: bool,
+    agreement: Path | None,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Make preference pairs by PREFS, a YAML file.
 
@@ -73,8 +81,20 @@ def command(
     elif agreement is not None:
         _agree(file, agreement, out, as_json)
     else:
+        if not overwrite:
+            _refuse_strangers(file, out)
         typed = ["evalsuite", "data", "preferences", config.name, "-o", out.name]
         _make(file, out, shlex.join(typed + (["--limit", str(limit)] if limit else [])), as_json)
+
+
+def _refuse_strangers(file: PreferenceFile, out: Path) -> None:
+    """The same file again gives the same pairs, and more where requests had failed; anything else is kept."""
+    from evalsuite.errors import UsageError
+    from train_plugins.data.writing import read_meta
+
+    made = read_meta(out).get("made")
+    if out.exists() and not (isinstance(made, dict) and made.get("recipe_digest") == file.digest):
+        raise UsageError(f"{out} is there and was not made by this file; name another with -o, or add --overwrite")
 
 
 def _make(file: PreferenceFile, out: Path, typed: str, as_json: bool) -> None:
@@ -109,6 +129,8 @@ def _lines(made: Made) -> list[tuple[str, ...]]:
         lines.append((f"no answer of {model}", ", ".join(f"{reason} {n:,}" for reason, n in reasons.items())))
     lines += [(f"ratings missing: {kind}", f"{n:,}") for kind, n in report["ratings_missing"].items()]
     lines.append(("prompts asked again", f"{report['prompts_asked_again']:,}"))
+    if report["cost_usd"]:
+        lines.append(("cost so far", f"${report['cost_usd']:,.2f}"))
     ranks = [f"{found.rank:.2f}" if found.rank is not None else "too few rows" for found in made.relevance.values()]
     return [*lines, ("relevance, chosen / rejected", " / ".join(ranks))]
 
