@@ -169,9 +169,18 @@ def _card(job: Job, results: Sequence[Result], scoring: Mapping[str, Any]) -> Sc
         "git_commit": provenance.git_commit(),
         "data_roots": len(job.data_roots),
     }
+    if waived := _waived(job.path):
+        facts["decontamination_waived"] = waived
     if job.skipped:
         facts["skipped"] = dict.fromkeys(job.skipped, "no judge")
     return with_average(Scorecard(job.checkpoint, suite, tuple(results), None, facts))
+
+
+def _waived(folder: Path | None) -> str:
+    """Why the checkpoint was trained on unchecked data, as its trainer was told; empty where it was not."""
+    from evalsuite.checkpoint.files import read_json
+
+    return str(read_json(folder / "evalsuite.json").get("decontamination_waived") or "") if folder else ""
 
 
 def _other_protocols(job: Job, results: Sequence[Result]) -> str:

@@ -24,6 +24,7 @@ Examples:
   evalsuite train sft -c recipe.yaml --data-root data/
   evalsuite train dpo --recipe tulu3_8b --start sft/checkpoints/step-014678 --processes 8 --launch fsdp2
   evalsuite train --show tulu3_8b > mine.yaml
+  evalsuite train --options dpo
 
 Checkpoints go to stdout as they are saved, progress to stderr. Killed? Type the same command again: it goes on from the
 last checkpoint. Data needs a decontamination report against the suite of the recipe's gate (evalsuite decontam scan, or
@@ -54,6 +55,7 @@ before the end (the same command goes on)."""
 @click.option("--plan", "planning", is_flag=True,
               help="Print steps, tokens, batch and memory of the stages; loads no model.")  # fmt: skip
 @click.option("--show", metavar="NAME", help="Print a shipped recipe, for copying.")
+@click.option("--options", "described_trainer", metavar="TRAINER", help="Print what a recipe may set for a trainer.")
 @results_option("Where reports on data are, and stages work by default.")
 @benchmarks_option
 @data_options
@@ -62,6 +64,11 @@ def command(**options: Any) -> int:
     """Train one STAGE of a recipe (its name, or its trainer: sft, rm, dpo) without a gate; or plan it."""
     if options["show"] is not None:
         return _show(options)
+    if options["described_trainer"] is not None:
+        from evalsuite.cli.train_options import option_lines
+
+        click.echo("\n".join(option_lines(options["described_trainer"])))
+        return 0
     from evalsuite.recipe import load_recipe
 
     recipe = _launched(load_recipe(recipe_file(options["recipe"], options["shipped"])), options)

@@ -213,7 +213,8 @@ def _training(policy: Policy, facts: Facts) -> Iterator[Finding]:
     missing: FindingOutcome = "block" if rule.required else "warn"
     if training.waived:
         words = f"trained on unchecked data, waived: {training.waived}"
-        yield Finding("", "decontamination", missing, words, tier="decontamination")
+        # Whatever the policy asks of others: this one's trainer was told that nobody has looked.
+        yield Finding("", "decontamination", "block", words, tier="decontamination")
     if not training.declared:
         words = "the checkpoint does not say what it was trained on"
         yield Finding("", "decontamination", missing, words, tier="decontamination")

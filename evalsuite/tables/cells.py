@@ -13,7 +13,7 @@ from evalsuite.scorecard import Metric, Result, Scorecard
 from evalsuite.stats import interval
 from evalsuite.tables import Cell, Column, Row, Table, score_text
 
-PARTIAL, FOREIGN, REPORTED, UNCONFIRMED, UNSEEN, TOUCHED = "~", "†", "ᴿ", "?", "ᵁ", "‡"
+PARTIAL, FOREIGN, REPORTED, UNCONFIRMED, UNSEEN, TOUCHED, WAIVED = "~", "†", "ᴿ", "?", "ᵁ", "‡", "ᵂ"
 WORSE = "v"  # a sign of its own, so no footnote is called that
 EARLY = "stopped early"  # how the note of a result begins whose samples a gate stopped asking for
 STEP = 0.005  # unseen scores are known in steps of at least half a point

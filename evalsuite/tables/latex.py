@@ -28,6 +28,7 @@ LATEX = {
     "‡": r"\textdaggerdbl{}",
     "ᴿ": "R",
     "ᵁ": "U",
+    "ᵂ": "W",
     "⚑": r"$\triangleright$",
     "…": r"\ldots{}",
     "≥": r"$\geq$",

@@ -13,6 +13,7 @@ from evalsuite.tables.cells import (
     REPORTED,
     TOUCHED,
     UNCONFIRMED,
+    WAIVED,
     Notes,
     average_cell,
     released_cell,
@@ -63,7 +64,12 @@ def row(view: View, layout: Sequence[Column], i: int, name: str, notes: Notes) -
     marks = notes.foreign() if not line.native else ""
     marks += PARTIAL if line.average is not None and any(map(incomplete, line.results)) else ""
     bold, marks = (i, AVERAGE) in view.stands.bold, _sign(view, i, AVERAGE, notes) + marks
-    cells = {NAME: Cell(name, value=name, title=title), AVERAGE: average_cell(line.card, bold=bold, marks=marks)}
+    waived = line.card.provenance.get("decontamination_waived")
+    unchecked = notes.mark(WAIVED, "trained on unchecked data", f"{name}: {waived}") if waived else ""
+    cells = {
+        NAME: Cell(name, value=name, marks=unchecked, title=title),
+        AVERAGE: average_cell(line.card, bold=bold, marks=marks),
+    }
     cells |= {column: _score(view, i, column, notes) for column in view.columns}
     cells |= _rank_cells(view.stands.ranks.get(i)) | _gate_cells(view.marks.badges.get(line.id))
     for released in view.marks.released.get(line.id, ()):

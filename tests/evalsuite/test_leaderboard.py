@@ -52,6 +52,13 @@ def test_rows_are_ordered_by_average_and_cells_show_score_and_error() -> None:
     assert made.title == "demo · demo@v1 · suite digest dddddddddddd"
 
 
+def test_a_row_that_was_trained_on_unchecked_data_says_so() -> None:
+    scores = {"gsm8k": flips(100, range(60))}
+    made = table([make_card("a", scores), make_card("b", scores, provenance={"decontamination_waived": "a dry run"})])
+    assert [(name, cell(made, name, "checkpoint").marks) for name in "ab"] == [("a", ""), ("b", "ᵂ")]
+    assert note(made, "ᵂ") == "trained on unchecked data (b: a dry run)"
+
+
 def test_bold_is_the_best_and_what_is_not_proven_worse() -> None:
     # best misses 100 of 1000; near misses 8 others instead of 4 of these (4 wins, 8 losses: mid-p .27);
     # far misses 60 more (60 losses, no win).

@@ -71,6 +71,18 @@ def test_a_run_counts_scores_and_averages(tmp_path: Path, engines: list[FakeMode
     assert read(make_job(tmp_path, "toy").scorecard) == card
 
 
+def test_a_scorecard_says_that_its_checkpoint_was_trained_on_unchecked_data(
+    tmp_path: Path, engines: list[FakeModel]
+) -> None:
+    make_benchmark(tmp_path / "benchmarks", "toy", 4)
+    job = make_job(tmp_path, "toy")
+    (tmp_path / "ckpt").mkdir(exist_ok=True)
+    for declared, told in (({"decontamination_waived": "a dry run"}, "a dry run"), ({"stage": "sft"}, None)):
+        (tmp_path / "ckpt" / "evalsuite.json").write_text(json.dumps(declared))
+        card = score(replace(job, path=tmp_path / "ckpt"))
+        assert card.provenance.get("decontamination_waived") == told
+
+
 def test_a_failed_sample_is_absent_and_counted_and_asked_again(tmp_path: Path, engines: list[FakeModel]) -> None:
     make_benchmark(tmp_path / "benchmarks", "toy", 20)
     job = make_job(tmp_path, "toy", engine=EngineSpec("fake", options={"fail_every": 5}))

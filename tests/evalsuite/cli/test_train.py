@@ -374,6 +374,17 @@ def test_shipped_recipes_are_listed_and_shown(capsys: pytest.CaptureFixture[str]
     assert yaml.safe_load(capsys.readouterr().out)["name"] == "tulu3_70b"
 
 
+def test_the_options_of_a_trainer_are_printed_with_type_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--options", "dpo") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "beta number (needed)" in lines
+    assert "loss dpo_norm | dpo | simpo | ipo = 'dpo_norm'" in lines
+    assert "lora {r, alpha, dropout, targets} | null = None" in lines
+    assert any("`beta` is around 5" in line for line in lines)
+    assert train("--options", "dpi") == 2
+    assert "did you mean 'dpo'" in capsys.readouterr().err
+
+
 # -- for real --
 
 

@@ -230,7 +230,7 @@ REQUIRED = replace(ONE_LOOK, decontamination=Decontamination(required=True))
         (trained(clean(complete=False)), "hold", "hold", "report of mix is not complete"),
         (trained(clean(fractions={"a": 0.02})), "promote", "promote", "mix holds 2.0% of its items (at most 2.0%)"),
         (trained(clean(fractions={"a": 0.021})), "block", "block", "mix holds 2.1% of its items (at most 2.0%)"),
-        (trained(clean(), waived="a dry run"), "block", "promote", "waived: a dry run"),
+        (trained(clean(), waived="a dry run"), "block", "block", "waived: a dry run"),
     ],
 )
 def test_training_data_is_held_to_the_policy(training: Training, required: str, optional: str, words: str) -> None:

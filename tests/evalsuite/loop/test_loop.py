@@ -23,7 +23,7 @@ from evalsuite.loop.keep import dispensable
 from evalsuite.loop.log import LoopLog, StageState
 from evalsuite.loop.view import Lines, saved_line, step_line
 from evalsuite.recipe import Recipe, Stage, load_recipe
-from evalsuite.trainers import Trainer, TrainJob, read_control
+from evalsuite.trainers import Trainer, TrainJob, append_event, read_control
 from tests.evalsuite.loop.folders import write_model
 from tests.evalsuite.loop.world import World
 
@@ -429,7 +429,48 @@ def test_plain_lines_tell_what_happened(bench: Bench, capsys: pytest.CaptureFixt
 def test_the_line_of_costs_counts_what_was_not_run() -> None:
     verdicts = [Gated("promote", "", "", {"used": 0.25}), Gated("block", "", "", {"used": 0.5}), Gated("hold", "", "")]
     assert saved_line(verdicts) == "2 verdicts for 0.75 runs of the suite, 1.25 saved"  # 2 − 0.75
-    assert step_line({"step": 3, "loss": 0.25, "lr": 5e-7}) == "step 3  loss 0.25  lr 5e-07"
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        ({"step": 3, "loss": 0.25, "lr": 5e-7}, "step 3  loss 0.25  lr 5e-07"),
+        (
+            {"step": 120, "steps": 14678, "loss": 0.5321, "tokens_per_s": 21300.4, "eta_s": 7500},
+            "step 120/14678  loss 0.5321  21,300 tokens/s  2 h 05 min left",
+        ),
+        ({"step": 1, "eta_s": 40}, "step 1  40 s left"),
+        ({"step": 1, "eta_s": 720}, "step 1  12 min left"),
+        ({"step": 1, "eta_s": 76 * 3600}, "step 1  3 d 4 h left"),
+        ({"step": 1, "eta_s": float("inf"), "loss": None, "lr": True}, "step 1  ? left"),
+    ],
+)
+def test_a_step_is_told_as_far_as_its_event_goes(event: dict[str, Any], line: str) -> None:
+    assert step_line(event) == line
+
+
+@pytest.mark.parametrize(("every_s", "told"), [(0.0, ["step 1", "step 2", "step 3"]), (3600.0, ["step 3"])])
+def test_plain_lines_tell_steps_now_and_then_and_always_the_last(
+    tmp_path: Path, every_s: float, told: list[str]
+) -> None:
+    stream = StringIO()
+    lines = Lines(stream, every_s)
+    append_event(tmp_path / "events.jsonl", "step", step=0)  # an earlier call has told it
+    lines.stage("sft", tmp_path)
+    for step in (1, 2, 3):
+        append_event(tmp_path / "events.jsonl", "step", step=step)
+    lines.close()
+    assert stream.getvalue().splitlines()[1:] == told
+
+
+def test_the_line_of_a_step_ends_in_the_last_verdict(tmp_path: Path) -> None:
+    stream = StringIO()
+    lines = Lines(stream, 0.0)
+    lines.stage("sft", tmp_path)
+    lines.gated("sft/step-1", Gated("promote", "", "may replace a"))
+    append_event(tmp_path / "events.jsonl", "step", step=2)
+    lines.close()
+    assert stream.getvalue().splitlines()[-1] == "step 2  last verdict: sft/step-1 promote"
 
 
 @pytest.mark.parametrize("columns", [60, 120])
