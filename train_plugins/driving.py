@@ -196,6 +196,7 @@ class _Driver(TrainerCallback):  # type: ignore[misc]
             return
         scheduler = self.trainer.lr_scheduler
         scheduler.base_lrs = [rate * scale for rate in scheduler.base_lrs]
+        scheduler._last_lr = [rate * scale for rate in scheduler._last_lr]  # what the next step is logged with
         for group in self.trainer.optimizer.param_groups:
             group["lr"] *= scale
             group["initial_lr"] = group.get("initial_lr", group["lr"]) * scale
