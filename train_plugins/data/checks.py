@@ -38,8 +38,12 @@ def _is_sound(row: Any, kind: Kind, rules: RowRules) -> bool:
         if kind == "rlvr":
             return False
         chosen, rejected = row["chosen"], row["rejected"]
-        alike = type(rejected) is list and chosen[:-1] == rejected[:-1] and chosen[-1] != rejected[-1]
-        return alike and all(_is_sound_talk(side, rules) for side in (chosen, rejected))
+        if type(rejected) is not list or chosen[:-1] != rejected[:-1] or chosen[-1] == rejected[-1]:
+            return False
+        last = rejected[-1]
+        return (
+            last["role"] == "assistant" and _are_sound_texts([last["content"]], rules) and _is_sound_talk(chosen, rules)
+        )
     except (TypeError, KeyError, IndexError, AttributeError):
         return False
 
@@ -52,6 +56,10 @@ def _is_sound_talk(messages: Any, rules: RowRules) -> bool:
         del roles[0]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
         return False
+    return _are_sound_texts(texts, rules)
+
+
+def _are_sound_texts(texts: list[Any], rules: RowRules) -> bool:
     if "" in texts or any(map(str.isspace, texts)):
         return False
     return not has_problems(texts, () if rules.allow_template_text else rules.template_tokens, rules.max_chars)

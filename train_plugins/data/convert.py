@@ -16,7 +16,7 @@ from train_plugins.data.badrows import BadRow, Tally
 from train_plugins.data.checks import check_row, merge_turns, name_of
 from train_plugins.data.exports import EXPORTS
 from train_plugins.data.formats import DETECTED_BY, Format, detect, find_format, refuse_text
-from train_plugins.data.kinds import RULES, Kind, Problem, RowRules, content_id, kind_of
+from train_plugins.data.kinds import REQUIRED, RULES, Kind, Problem, RowRules, content_id, kind_of
 from train_plugins.data.mappings import Malformed, Reading
 from train_plugins.data.sources import Source
 from train_plugins.data.writing import DatasetWriter, Written
@@ -70,19 +70,28 @@ def convert(
         writer = stack.enter_context(DatasetWriter(out))
         rejects = stack.enter_context(_Rejects(_rejects(out, options)))
         for source in sources:
-            for bad, row in work.rows(source):
-                if bad:
-                    work.tally.add(bad)
+            for line, row, bad in work.rows(source):
+                problems = bad or _written(writer, row, work, source.name, line)
+                if problems:
+                    work.tally.add(problems)
                     if options.skip_bad:
-                        rejects.add(bad, row)
-                else:
-                    writer.add(row)
+                        rejects.add(problems, row)
                 if work.tally.n_rows % REPORT_EVERY == 0:
                     progress(work.tally.n_rows)
         if why := _why_not(work.tally, options):
             return Converted(work.tally, work.formats, work.dropped, None, None, why)
         written = writer.finish(work.meta(sources))
         return Converted(work.tally, work.formats, work.dropped, written, rejects.finish())
+
+
+def _written(writer: DatasetWriter, row: Any, work: _Work, file: str, line: int) -> Sequence[BadRow]:
+    """Nothing, or why the row cannot be written: checks look at messages, not at an id or a field that is kept."""
+    try:
+        writer.add(row, work.texts_only)
+    except UnicodeEncodeError as error:
+        found = f"U+{ord(error.object[error.start]):04X} in a field"
+        return [BadRow(file, line, "not_utf8", found, "text without lone surrogates")]
+    return ()
 
 
 def _refuse(sources: Sequence[Source], out: Path, options: ConvertOptions) -> None:
@@ -125,6 +134,7 @@ class _Work:
         self.options, self.tally = options, Tally()
         self.formats: dict[str, str] = {}
         self._reading = Reading(options.alpaca_preamble, options.rules.allow_tools)
+        self.texts_only = False  # the row at hand holds texts and no number
         self._kind: Kind | None = None
         self._seen: dict[str, tuple[str, int]] = {}  # id: content, row
         self._known: frozenset[str] = frozenset()
@@ -135,8 +145,8 @@ class _Work:
     def dropped(self) -> tuple[str, ...]:
         return tuple(sorted(self._dropped))
 
-    def rows(self, source: Source) -> Iterator[tuple[list[BadRow], Any]]:
-        """(problems, source row) or ([], row to be written) for every row of a source."""
+    def rows(self, source: Source) -> Iterator[tuple[int, Any, Sequence[BadRow]]]:
+        """(line, row to be written, ()) or (line, row as it was read, problems) for every row of a source."""
         rows = source.rows()
         head = list(islice(rows, DETECTED_BY))
         if not head:
@@ -148,37 +158,38 @@ class _Work:
         default = self.options.source or source.default
         for line, row in chain(head, rows):
             self.tally.n_rows += 1
-            problems = [row] if isinstance(row, BadRow) else None
-            made: Any = None
-            if problems is None:
-                made, found = self._made(row, form, default)
-                problems = [BadRow(source.name, line, *problem) for problem in found]
-            yield problems, (None if isinstance(row, BadRow) else row) if problems else made
+            if isinstance(row, BadRow):
+                yield line, None, (row,)
+                continue
+            made, problems = self._made(row, form, default)
+            if problems:
+                yield line, row, [BadRow(source.name, line, *problem) for problem in problems]
+            else:
+                yield line, made, ()
 
     def _made(self, row: Any, form: Format, source: str) -> tuple[Any, Sequence[Problem]]:
-        if not isinstance(row, Mapping):
+        """The row to be written, or what is wrong with it."""
+        if not isinstance(row, dict):
             return None, [("not_object", f"the row is {name_of(row)}", "an object with fields")]
         try:
             content = form.convert(row, self._reading)
-        except Malformed as error:
-            return None, [error.problem]
-        if self.options.rules.merge_turns:
-            content = _merged(content)
-        self._kind = self._kind or kind_of(content)
-        if problems := check_row(content, self._kind, self.options.rules):
-            return None, problems
-        canonical, problems = self._named(row, content, source)
-        if problems:
-            return None, problems
-        self._dropped |= row.keys() - self._known
-        try:
+            if self.options.rules.merge_turns:
+                content = _merged(content)
+            self._kind = kind = self._kind or kind_of(content)
+            if problems := check_row(content, kind, self.options.rules):
+                return None, problems
+            self.texts_only = kind != "rlvr" and len(content) == len(REQUIRED[kind]) and not self.options.keep
+            canonical, problems = self._named(row, content, source)
+            if problems:
+                return None, problems
+            self._dropped |= row.keys() - self._known
             return self._export(canonical), ()
         except Malformed as error:
             return None, [error.problem]
 
     def _named(self, row: Mapping[str, Any], content: dict[str, Any], source: str) -> tuple[Any, list[Problem]]:
         """The row with id and source before its content, and what is wrong with the id."""
-        digest = content_id(content)
+        digest = content_id(content, self.texts_only)
         own = None if self.options.new_ids else row.get("id")
         if own is not None and (isinstance(own, bool | float) or not isinstance(own, str | int) or own == ""):
             return None, [("wrong_type", f"id is {name_of(own)}", "a text or a whole number (--new-ids ignores ids)")]

@@ -48,10 +48,13 @@ class RowRules:
 RULES = RowRules()
 
 
-def content_id(row: Mapping[str, Any]) -> str:
-    """16 hex digits of the sha256 of what the row says; its id, source and ratings do not count."""
+def content_id(row: Mapping[str, Any], texts_only: bool = False) -> str:
+    """16 hex digits of the sha256 of what the row says; its id, source and ratings do not count.
+
+    `texts_only` promises that its messages hold roles and texts, and no number.
+    """
     content = {name: row[name] for name in CONTENT[kind_of(row)] if name in row}
-    return hashlib.sha256(content_bytes(content)).hexdigest()[:16]
+    return hashlib.sha256(content_bytes(content, texts_only)).hexdigest()[:16]
 
 
 def kind_of(row: Mapping[str, Any]) -> Kind:

@@ -78,17 +78,22 @@ def _copied(row: Row, names: Sequence[str]) -> dict[str, Any]:
 def from_alpaca(row: Row, reading: Reading) -> dict[str, Any]:
     if "instruction" not in row or not ("output" in row or "response" in row):
         raise Malformed(*missing_field(row, ("instruction", "output|response")))
+    messages = _before(row) if "system" in row or "history" in row else []
+    given = text_of(row, "input") if row.get("input") is not None else ""
+    prompt = _alpaca_prompt(text_of(row, "instruction"), given, reading.alpaca_preamble)
+    answer = text_of(row, "response" if row.get("output") is None and "response" in row else "output")
+    messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    return {"messages": messages}
+
+
+def _before(row: Row) -> Messages:
+    """The messages before the last turn."""
     messages = [said("system", text_of(row, "system"))] if row.get("system") else []
     for pair in row.get("history") or ():
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
             raise Malformed("wrong_type", f"history holds {name_of(pair)}", "pairs of texts, [user, assistant]")
         messages += [said("user", pair[0]), said("assistant", pair[1])]
-    instruction = text_of(row, "instruction")
-    given = text_of(row, "input") if row.get("input") is not None else ""
-    messages.append(said("user", _alpaca_prompt(instruction, given, reading.alpaca_preamble)))
-    answer = "response" if row.get("output") is None and "response" in row else "output"
-    messages.append(said("assistant", text_of(row, answer)))
-    return {"messages": messages}
+    return messages
 
 
 def _alpaca_prompt(instruction: str, given: str, preamble: bool) -> str:
@@ -147,7 +152,8 @@ def _dialogue(text: str, field: str) -> Messages:
     if before.strip() or not parts:
         found = f"{field} begins with {(before or text)[:30]!r}"
         raise Malformed("wrong_type", found, "a text that begins with a blank line and `Human:`")
-    return [said(HH_ROLES[who], what.strip()) for who, what in zip(parts[::2], parts[1::2], strict=True)]
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return [{"role": HH_ROLES[who], "content": what.strip()} for who, what in turns]
 
 
 def from_oasst(row: Row, reading: Reading) -> dict[str, Any]:

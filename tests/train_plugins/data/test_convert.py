@@ -137,6 +137,14 @@ def test_the_same_input_gives_the_same_bytes_and_equal_rows_may_repeat(tmp_path:
     assert sum(1 for _ in read_rows(tmp_path / "b.jsonl")) == 53
 
 
+def test_a_lone_surrogate_outside_of_the_messages_is_a_bad_row_too(tmp_path: Path) -> None:
+    source = written(tmp_path / "a.jsonl", [*alpaca(1), {**alpaca(1)[0], "id": "\ud800"}])
+    done = converted(source, tmp_path / "out.jsonl")
+    assert [str(bad) for bad in done.tally.first] == [
+        f"{source}:2: not_utf8: U+D800 in a field; expected text without lone surrogates"
+    ]
+
+
 def test_equal_neighbours_are_joined_when_asked_for(tmp_path: Path) -> None:
     user, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}
     source = written(tmp_path / "a.jsonl", [{"messages": [user, user, answer, answer]}])

@@ -197,6 +197,8 @@ JSON = st.recursive(
 def test_the_bytes_of_a_row_do_not_depend_on_the_library_that_is_installed(row: dict[str, Any]) -> None:
     assert row_bytes(row) == plain_row_bytes(row)
     assert content_bytes(row) == plain_content_bytes(row)
+    texts = {key: str(value) for key, value in row.items()}
+    assert row_bytes(texts, True) == plain_row_bytes(texts)
     assert json.loads(row_bytes(row)) == row
 
 
