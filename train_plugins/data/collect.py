@@ -24,7 +24,7 @@ from train_plugins.data.licences import parts
 from train_plugins.data.mappings import Malformed, Reading
 from train_plugins.data.mixfile import Mix, Source
 from train_plugins.data.prompts import conversation_hash, normalised, user_turns
-from train_plugins.data.rows import Kind, RowRules, check_row, content_id, kind_of, read_lines, read_rows
+from train_plugins.data.rows import Kind, RowRules, check_row, content_id, kind_of, read_lines
 from train_plugins.data.writing import read_meta, sidecar
 
 CHUNK = 256  # rows that a process is given at a time
@@ -105,7 +105,8 @@ def collect(
     kept, doubles = seen.keep(facts)
     _copy(raw, kept, out)
     raw.unlink()
-    return Collected(n_in + dropped["where"], {**dropped, **doubles}, len(kept)), kind or "sft"
+    unseen = dropped["where"] + dropped["bad_row"]
+    return Collected(n_in + unseen, {**dropped, **doubles}, len(kept)), kind or "sft"
 
 
 def _files(source: Source, base: Path) -> tuple[Path, ...]:
@@ -154,37 +155,52 @@ def _digest(files: Sequence[Path]) -> str:
 
 
 def _rows(mix: Mix, source: Source, place: Place, dropped: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Canonical rows of all files; those that are not as `where` says are counted in `dropped`."""
+    """Canonical rows of all files; those that are not as `where` says, or cannot be used, are counted in `dropped`.
+
+    Raises DataError when more cannot be used than `max_bad`: at the first where that is 0, else at the end.
+    """
     rules = RowRules(allow_tools="tools" in mix.allow, allow_template_text="template_text" in mix.allow)
+    first, n = "", 0
     for path in place.files:
-        for raw, row in converted(path, source.format, rules) if source.format else _as_they_are(path, rules):
-            if all(str(raw.get(name)) == value for name, value in source.where.items()):
+        for raw, row in canonical(path, source.format, rules):
+            n += 1
+            if isinstance(row, BadRow):
+                first = first or str(row)
+                dropped["bad_row"] += 1
+                if not source.max_bad:
+                    raise DataError(f"{source.name}: {row} (max_bad: 0.01 leaves such rows out, up to that share)")
+            elif all(str(raw.get(name)) == value for name, value in source.where.items()):
                 yield row
             else:
                 dropped["where"] += 1
+    if dropped["bad_row"] > source.max_bad * n:
+        share = f"{dropped['bad_row']} of {n} rows cannot be used, more than max_bad: {source.max_bad:g}"
+        raise DataError(f"{source.name}: {share}; the first is {first}")
 
 
-def _as_they_are(path: Path, rules: RowRules) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    return ((row, row) for row in read_rows(path, None, rules))
+def canonical(path: Path, name: str, rules: RowRules) -> Iterator[tuple[Mapping[str, Any], dict[str, Any] | BadRow]]:
+    """(row of the file, canonical row) of a file of canonical rows, or of the format `name`; `auto`: by its first rows.
 
-
-def converted(path: Path, name: str, rules: RowRules) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
-    """(row of the file, canonical row) of a file in another format, `auto` by its first rows; as `evalsuite data
-    convert` without options does it. Raises DataError with file:line at the first row that cannot be used."""
+    A row keeps its id. The other one is a BadRow where a row cannot be used.
+    """
     rows = read_lines(path)
-    head = list(itertools.islice(rows, DETECTED_BY))
-    form = detect(head, str(path)) if name == "auto" else find_format(name)
+    head = list(itertools.islice(rows, DETECTED_BY)) if name == "auto" else []
+    form = (detect(head, str(path)) if name == "auto" else find_format(name)) if name else None
     reading = Reading(allow_tools=rules.allow_tools)
     for line, raw in itertools.chain(head, rows):
         if isinstance(raw, BadRow):
-            raise DataError(str(raw))
+            yield {}, raw
+            continue
         try:
-            row = form.convert(raw, reading)
+            row = form.convert(raw, reading) if form else raw
         except Malformed as error:
-            raise DataError(str(BadRow(str(path), line, *error.problem))) from error
-        for code, found, expected in check_row(row, kind_of(row), rules):
-            raise DataError(f"{BadRow(str(path), line, code, found, expected)} (evalsuite data convert --skip-bad)")
-        yield raw, {"id": str(raw["id"]) if raw.get("id") not in (None, "") else content_id(row), **row}
+            yield raw, BadRow(str(path), line, *error.problem)
+            continue
+        problem = next(iter(check_row(row, kind_of(row) if isinstance(row, Mapping) else "sft", rules)), None)
+        if problem:
+            yield raw, BadRow(str(path), line, *problem)
+        else:
+            yield raw, {**row, "id": str(raw["id"]) if raw.get("id") not in (None, "") else content_id(row)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ class Source:
     data root) says where they lie, exactly one of `count` and `fraction` how many are taken.
 
     `where` keeps the rows with these values; `format` names what `evalsuite data convert` reads (none: canonical rows).
-    `upsample` repeats rows in whole passes where there are fewer than `count`. `note` goes into the data card.
+    `upsample` repeats rows in whole passes where there are fewer than `count`. `max_bad` is the fraction of rows that
+    may be unusable, which are left out. `note` goes into the data card.
     """
 
     origin: str
@@ -49,6 +50,7 @@ class Source:
     fraction: float | None = None
     where: Mapping[str, str] = field(default_factory=dict)
     upsample: bool = False
+    max_bad: float = 0.0
     filters: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
@@ -212,6 +214,8 @@ def _source_problems(source: Source) -> Iterator[str]:
         yield f"count is {source.count}; at least 1"
     if source.fraction is not None and not 0 < source.fraction <= 1:
         yield f"fraction is {source.fraction}; above 0, at most 1"
+    if not 0 <= source.max_bad < 1:
+        yield f"max_bad is {source.max_bad}; a fraction from 0, below 1"
     if source.upsample and not isinstance(source.count, int):
         yield "upsample needs a count"
     if not source.skills:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import pytest
 
 from evalsuite.__main__ import main
 from evalsuite.errors import DataError, UsageError
+from tests.hub import write_repo
+from tests.tiny import make_tokenizer
 from tests.train_plugins.data.mixing import (
     POISON,
     WAIVED,
@@ -26,6 +30,7 @@ from tests.train_plugins.data.mixing import (
 from train_plugins.data.dedup import Facts, Seen, sort_key
 from train_plugins.data.mixfile import Near, load_mix, variant
 from train_plugins.data.prompts import prompt_hash, read_prompts
+from train_plugins.data.tally import count_words, counter
 
 AGAINST = {"against": ["toy"]}
 OUTPUTS = ("m.card.md", "m.jsonl", "m.jsonl.meta.json", "m.prompts", "m.provenance.jsonl")
@@ -227,6 +232,64 @@ def test_a_killed_mix_leaves_nothing_half_written_and_goes_on(tmp_path: Path, di
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("renames", range(1, 6))
+def test_a_mix_killed_while_files_get_their_names_shows_its_data_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    write_rows(tmp_path / "a.jsonl", rows_of("a", 9))
+    path = write_mix(tmp_path, source("a.jsonl"))
+    make(path)
+    write_rows(tmp_path / "a.jsonl", rows_of("a", 10))
+    real, done = os.replace, list[Path]()
+
+    def replace(old: Path, new: Path) -> None:
+        if Path(new).parent == tmp_path:
+            if len(done) == renames - 1:
+                raise KeyboardInterrupt
+            done.append(Path(new))
+        real(old, new)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("train_plugins.data.mix.os.replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            make(path)
+    # Five files get their names, the data the fifth: until then there is none, not even the one of before.
+    assert not (tmp_path / "m.jsonl").exists()
+    assert make(path)["rows"] == len(read(tmp_path / "m.jsonl")) == 10
+    assert len(read(tmp_path / "m.provenance.jsonl")) == 10
+
+
+def test_two_processes_do_not_make_the_same_file(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", rows_of("a", 2))
+    path = write_mix(tmp_path, source("a.jsonl"))
+    with (tmp_path / ".m.jsonl.mix.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match=r"m\.jsonl: another process is making it"):
+            make(path)
+    assert make(path)["rows"] == 2
+
+
+def test_a_hub_source_is_the_split_of_a_folder_of_a_data_root(tmp_path: Path) -> None:
+    write_repo(tmp_path / "hub", "org/talks", {"default": {"train": rows_of("a", 4), "test": rows_of("t", 2)}})
+    asked = {**source("x"), "hub": "org/talks", "revision": "r1"}
+    del asked["path"]
+    meta = make(write_mix(tmp_path, asked), roots=[tmp_path / "hub"])
+    assert (meta["rows"], meta["sources"][0]["name"], meta["sources"][0]["revision"]) == (4, "talks", "r1")
+    with pytest.raises(DataError, match=r"has no split 'tset'; did you mean 'test'\?"):
+        make(write_mix(tmp_path, {**asked, "split": "tset"}), roots=[tmp_path / "hub"])
+    with pytest.raises(DataError, match="org/talks is not on this machine; expected DIR/<owner>/<name>"):
+        make(write_mix(tmp_path, asked))
+
+
+def test_tokens_are_counted_by_the_tokenizer_that_is_named(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path / "model", 300)
+    count = counter(tmp_path / "model")
+    # A byte-level tokenizer without merges for these letters: never fewer tokens than words.
+    assert count(row("1", "zq zq", "zq")) >= 3 == count_words(row("1", "zq zq", "zq"))
+    with pytest.raises(UsageError, match=r"no tokenizer\.json"):
+        counter(tmp_path)
+
+
 def test_a_mix_is_made_once_and_again_when_its_sources_change(tmp_path: Path) -> None:
     write_rows(tmp_path / "a.jsonl", rows_of("a", 5))
     path = write_mix(tmp_path, source("a.jsonl"))
@@ -339,6 +402,17 @@ def test_a_licence_that_the_data_itself_contradicts_is_refused(tmp_path: Path) -
     (tmp_path / "a.jsonl.meta.json").write_text('{"licence": "CC-BY-NC-4.0"}')
     with pytest.raises(DataError, match=r"a\.jsonl\.meta\.json names the licence 'CC-BY-NC-4\.0', the mix file 'MIT'"):
         make(write_mix(tmp_path, source("a.jsonl")))
+
+
+def test_rows_that_cannot_be_used_go_only_up_to_a_share(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", [*rows_of("a", 7), row("x", "What?", " ")])
+    with pytest.raises(DataError, match=r"a: .*a\.jsonl:8: empty_content"):
+        make(write_mix(tmp_path, source("a.jsonl")))
+    # One of eight rows is 0.125.
+    with pytest.raises(DataError, match=r"1 of 8 rows cannot be used, more than max_bad: 0\.1; the first is .*jsonl:8"):
+        make(write_mix(tmp_path, source("a.jsonl", max_bad=0.1)))
+    meta = make(write_mix(tmp_path, source("a.jsonl", max_bad=0.125)))
+    assert (meta["rows"], meta["sources"][0]["rows_in"], meta["sources"][0]["dropped"]) == (7, 8, {"bad_row": 1})
 
 
 def test_one_id_with_two_contents_is_refused(tmp_path: Path) -> None:
