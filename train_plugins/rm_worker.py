@@ -34,6 +34,12 @@ class Pair:
 
 
 def work(run: Run) -> None:
+    trainer, held_out = make_trainer(run)
+    drive(trainer, run, lambda: trainer.measure(held_out))
+
+
+def make_trainer(run: Run) -> tuple[Rewarding, PairFeed]:
+    """The trainer of a run with its data in it, and the pairs that were held out."""
     options: RMOptions = run.options
     assert run.job.start is not None
     tokenizer = load_tokenizer(run.job.start.path, options.chat_template)
@@ -51,8 +57,7 @@ def work(run: Run) -> None:
         processing_class=tokenizer,
     )
     trainer.set_feed(len(pairs), feed, run)
-    held_out_feed = PairFeed(held_out, tokenizer.pad_token_id, per_device)
-    drive(trainer, run, lambda: trainer.measure(held_out_feed))
+    return trainer, PairFeed(held_out, tokenizer.pad_token_id, per_device)
 
 
 class Rewarding(StepWise, RewardTrainer):  # type: ignore[misc]

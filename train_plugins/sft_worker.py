@@ -26,6 +26,11 @@ CPU_PACK_TOKENS = 256  # attention is quadratic in a row's length, and a CPU gai
 
 
 def work(run: Run) -> None:
+    drive(make_trainer(run), run)
+
+
+def make_trainer(run: Run) -> Supervised:
+    """The trainer of a run with its data in it."""
     options: SFTOptions = run.options
     assert run.job.start is not None
     tokenizer = load_tokenizer(run.job.start.path, options.chat_template)
@@ -40,7 +45,7 @@ def work(run: Run) -> None:
     row = Dataset.from_dict({"input_ids": [[tokenizer.eos_token_id]], "labels": [[IGNORED]]})
     trainer = Supervised(model=model, args=arguments, train_dataset=row, processing_class=tokenizer)
     trainer.set_feed(len(feed), feed, run)
-    drive(trainer, run)
+    return trainer
 
 
 class Supervised(StepWise, SFTTrainer):  # type: ignore[misc]
