@@ -124,7 +124,10 @@ def _read_json(file: BinaryIO, path: Path) -> Iterator[Place]:
     """A list of rows; a file of that name that holds JSON lines is read as such."""
     head = file.read(1 << 16)
     whole = _Rest(head, file)
-    if head.removeprefix(BOM).lstrip(BLANK)[:1] != b"[":
+    start = head.removeprefix(BOM).lstrip(BLANK)
+    if start[:1] != b"[":
+        if start.split(b"\n", 1)[0].strip() == b"{":
+            raise DataError(f"{path} is one JSON object over several lines; expected a list of rows, or a row a line")
         yield from _read_jsonl(cast(BinaryIO, io.BufferedReader(whole)), path)
         return
     try:

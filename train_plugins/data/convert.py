@@ -16,7 +16,7 @@ from train_plugins.data.badrows import BadRow, Tally
 from train_plugins.data.checks import check_row, merge_turns, name_of
 from train_plugins.data.exports import EXPORTS
 from train_plugins.data.formats import DETECTED_BY, Format, detect, find_format, refuse_text
-from train_plugins.data.kinds import REQUIRED, RULES, Kind, Problem, RowRules, content_id, kind_of
+from train_plugins.data.kinds import REQUIRED, RULES, Kind, Problem, RowRules, content_id, kind_of, rules_meta
 from train_plugins.data.mappings import Malformed, Reading
 from train_plugins.data.sources import Source
 from train_plugins.data.writing import DatasetWriter, Written
@@ -210,6 +210,7 @@ class _Work:
             "format": self.options.to,
             "origin": ", ".join(origins),
             **self.options.meta,
+            **rules_meta(self.options.rules),
             "sources": [
                 {
                     "name": Path(s.name).name if s.path else s.name,

@@ -48,6 +48,24 @@ class RowRules:
 RULES = RowRules()
 
 
+def rules_meta(rules: RowRules) -> dict[str, Any]:
+    """What a sidecar says of the rules: only what lets more through than the usual ones."""
+    allowed = [name for name in ("tools", "template_text") if getattr(rules, f"allow_{name}")]
+    longer = {"max_chars": rules.max_chars} if rules.max_chars > RULES.max_chars else {}
+    return ({"allow": allowed} if allowed else {}) | longer
+
+
+def rules_of(meta: Mapping[str, Any]) -> RowRules:
+    """The rules that a sidecar tells of; the usual ones where it tells none."""
+    allowed = meta.get("allow") or ()
+    longest = meta.get("max_chars")
+    return RowRules(
+        allow_tools="tools" in allowed,
+        allow_template_text="template_text" in allowed,
+        max_chars=longest if isinstance(longest, int) else RULES.max_chars,
+    )
+
+
 def content_id(row: Mapping[str, Any], texts_only: bool = False) -> str:
     """16 hex digits of the sha256 of what the row says; its id, source and ratings do not count.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalsuite.errors import UsageError
+from evalsuite.errors import DataError, UsageError
 from train_plugins.data.containers import dataset_rows, form_of, read_lines
 
 HUB = "hub:"
@@ -58,7 +58,10 @@ def _hub(argument: str, roots: Sequence[Path], offline: bool) -> Source:
 
     name, config, split = parse_hub(argument)
     spec = DatasetSpec(name, config, (split,))
-    resolved = resolve_all([spec], roots, offline=offline)[spec]
+    try:
+        resolved = resolve_all([spec], roots, offline=offline)[spec]
+    except DataError as error:
+        raise DataError(f"{error}\n  config and split are named like this: {HUB}{name}:CONFIG:SPLIT") from error
     go_offline_when_local([resolved])
     return Source(argument, name, name, resolved.digest, lambda: dataset_rows(load(resolved, split)))
 

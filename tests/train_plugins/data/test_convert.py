@@ -137,6 +137,20 @@ def test_the_same_input_gives_the_same_bytes_and_equal_rows_may_repeat(tmp_path:
     assert sum(1 for _ in read_rows(tmp_path / "b.jsonl")) == 53
 
 
+def test_what_was_let_through_on_purpose_can_be_read_again(tmp_path: Path) -> None:
+    talk = [{"role": role, "content": "<|user|>"} for role in ("user", "assistant", "tool", "assistant")]
+    source = written(tmp_path / "a.jsonl", [{"messages": talk}])
+    rules = RowRules(allow_tools=True, allow_template_text=True, max_chars=2_000_000)
+    assert converted(source, tmp_path / "out.jsonl", rules=rules).written is not None
+    assert {key: read_meta(tmp_path / "out.jsonl")[key] for key in ("allow", "max_chars")} == {
+        "allow": ["tools", "template_text"],
+        "max_chars": 2_000_000,
+    }
+    assert len(list(read_rows(tmp_path / "out.jsonl"))) == 1
+    with pytest.raises(DataError, match="template_token"):
+        list(read_rows(tmp_path / "out.jsonl", rules=RowRules(allow_tools=True)))
+
+
 def test_a_lone_surrogate_outside_of_the_messages_is_a_bad_row_too(tmp_path: Path) -> None:
     source = written(tmp_path / "a.jsonl", [*alpaca(1), {**alpaca(1)[0], "id": "\ud800"}])
     done = converted(source, tmp_path / "out.jsonl")
@@ -192,7 +206,7 @@ def test_a_data_set_of_the_hub_is_taken_from_a_data_root(tmp_path: Path) -> None
         assert done.written is not None
         assert (done.written.n_rows, read_meta(tmp_path / f"{n}.jsonl")["origin"]) == (n, "own/talks")
     assert {row["source"] for row in read_rows(tmp_path / "3.jsonl")} == {"own/talks"}
-    with pytest.raises(DataError, match="no split 'tset'; did you mean 'test'"):
+    with pytest.raises(DataError, match=r"no split 'tset'; did you mean 'test'[\s\S]*hub:own/talks:CONFIG:SPLIT"):
         open_source("hub:own/talks:en:tset", [tmp_path / "root"], offline=True)
 
 

@@ -297,6 +297,7 @@ def test_a_file_that_cannot_be_read_as_a_whole_is_refused_in_one_line(tmp_path: 
     (tmp_path / "cut.jsonl.zst").write_bytes((tmp_path / "whole.zst").read_bytes()[:-20])
     (tmp_path / "no.parquet").write_bytes(b"PAR0")
     (tmp_path / "no.json").write_text("[1, 2")
+    (tmp_path / "object.json").write_text(json.dumps({"data": ROWS}, indent=1))
     (tmp_path / "folder").mkdir()
     (tmp_path / "b.txt").write_text("x")
     refused = {
@@ -304,6 +305,7 @@ def test_a_file_that_cannot_be_read_as_a_whole_is_refused_in_one_line(tmp_path: 
         "cut.jsonl.zst": "is cut short or damaged",
         "no.parquet": "is no Parquet file",
         "no.json": "no.json:1: not_json",
+        "object.json": "is one JSON object over several lines",
         "folder": "datasets did not save",
         "b.txt": "does not end in .jsonl",
         "b.jsnl": "did you mean '.jsonl'?",
