@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import cache
 from itertools import chain
 from typing import Any
+
+try:
+    import orjson
+except ImportError:  # slower, and the same bytes
+    orjson = None  # type: ignore[assignment]
 
 _PLAIN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # Keys in order: equal content has equal bytes, whichever file it came from.
@@ -14,55 +17,39 @@ _SORTED = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", 
 _TEXT = frozenset({str})
 _ALIKE = frozenset({str, bool, type(None)})
 
-Encoder = Callable[[Any, bool], bytes]
-
 
 def row_bytes(row: Any, texts_only: bool = False) -> bytes:
     """One line: keys as they come, no spaces, no escapes but those JSON asks for. Raises ValueError for a surrogate.
 
     `texts_only` promises that there is no number in it, which saves looking.
     """
-    return _encoders()[0](row, texts_only)
+    if orjson is not None and (texts_only or is_alike(row)):
+        try:
+            line: bytes = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+            return line
+        except TypeError:  # a lone surrogate, a key that is no text
+            pass
+    return plain_row_bytes(row)
 
 
 def content_bytes(content: Any, texts_only: bool = False) -> bytes:
     """The same with keys in order, for digests; takes everything."""
-    return _encoders()[1](content, texts_only)
+    if orjson is not None and (texts_only or is_alike(content)):
+        try:
+            line: bytes = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+            return line
+        except TypeError:
+            pass
+    return plain_content_bytes(content)
 
 
-def plain_row_bytes(row: Any, texts_only: bool = False) -> bytes:
+def plain_row_bytes(row: Any) -> bytes:
     """What `row_bytes` gives, by the standard library alone."""
     return f"{_PLAIN(row)}\n".encode()
 
 
-def plain_content_bytes(content: Any, texts_only: bool = False) -> bytes:
+def plain_content_bytes(content: Any) -> bytes:
     return _SORTED(content).encode("utf-8", "surrogatepass")
-
-
-@cache
-def _encoders() -> tuple[Encoder, Encoder]:
-    try:
-        import orjson
-    except ImportError:
-        return plain_row_bytes, plain_content_bytes
-
-    def row(value: Any, texts_only: bool) -> bytes:
-        if texts_only or is_alike(value):
-            try:
-                return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
-            except TypeError:  # a lone surrogate, a key that is no text
-                pass
-        return plain_row_bytes(value)
-
-    def content(value: Any, texts_only: bool) -> bytes:
-        if texts_only or is_alike(value):
-            try:
-                return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-            except TypeError:
-                pass
-        return plain_content_bytes(value)
-
-    return row, content
 
 
 def is_alike(value: Any) -> bool:
