@@ -159,6 +159,11 @@ def _moved(value: Any, old: Path, new: Path, key: str = "") -> Any:
 def _mix_content(mix: Mix, folder: Path) -> dict[str, Any]:
     """The mix as a file in `folder` has it: paths as seen from there, defaults left out."""
     content = _plain(content_of(mix))
+    suites = [text if (Path(mix.base) / text).is_file() else "" for text in mix.decontam.against]
+    content["decontam"]["against"] = [
+        _seen_from(Path(mix.base), file, folder) if file else text
+        for file, text in zip(suites, mix.decontam.against, strict=True)
+    ]
     for source in content["sources"]:
         paths = [source["path"]] if isinstance(source["path"], str) else source["path"]
         source["path"] = [_seen_from(Path(mix.base), text, folder) for text in paths]

@@ -163,7 +163,7 @@ def _candidates(mix: Mix, places: Mapping[str, Place], screen: Screen, work: Pat
     collected = {name: Collected(each["n_in"], each["dropped"], each["n_left"]) for name, each in done["of"].items()}
     if not mix.decontam.against:
         return Ready(kind, collected, {name: Cleaned(path) for name, path in files.items()})
-    say(f"looking for texts of {screen.suites} in {sum(c.n_left for c in collected.values()):,} candidates")
+    say(f"looking for texts of {', '.join(screen.names)} in {sum(c.n_left for c in collected.values()):,} candidates")
     return Ready(kind, collected, clean(files, kind, screen, work))
 
 

@@ -162,6 +162,13 @@ def variant(mix: Mix, *, without: Sequence[str] = (), only: Sequence[str] = (), 
     return replace(mix, name="-".join([mix.name, *parts]), sources=kept, seed=mix.seed if seed is None else seed)
 
 
+def suites_of(mix: Mix) -> tuple[str, ...]:
+    """The suites that are looked for: names as they are, files (beside the mix file or from here) with their path."""
+    spots = {text: (Path(mix.base) / text, Path(text)) for text in mix.decontam.against}
+    found = {text: next((spot for spot in some if spot.is_file()), None) for text, some in spots.items()}
+    return tuple(str(path.absolute()) if path else text for text, path in found.items())
+
+
 def content_of(mix: Mix) -> dict[str, Any]:
     """What the result depends on, as plain data; where the mix file lies is no part of it."""
     import dataclasses

@@ -49,13 +49,15 @@ class Screen:
     absolute paths, for a scan runs where the data is."""
 
     rule: Decontam
+    suites: tuple[str, ...]
     results: Path
     options: tuple[str, ...] = ()
     run: RunFn = run_decontam
 
     @property
-    def suites(self) -> str:
-        return ",".join(self.rule.against)
+    def names(self) -> tuple[str, ...]:
+        """What the suites are called: of a file its name, for where it lies is of no interest elsewhere."""
+        return tuple(Path(each).stem if each.endswith((".yaml", ".yml")) else each for each in self.suites)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def final_report(path: Path, digest: str, kind: Kind, screen: Screen) -> dict[st
     The report names the file as seen from its folder, for it will be moved. Raises DataError when the report is not
     complete, or the file still holds more of an eval than the limit.
     """
-    name = f"{path.name.split('.jsonl')[0].split('.parquet')[0]}-{digest[:8]}-{'+'.join(screen.rule.against)}"
+    name = f"{path.name.split('.jsonl')[0].split('.parquet')[0]}-{digest[:8]}-{'+'.join(screen.names)}"
     out = screen.results / REPORTS / name.replace("/", "-")
     _scan([path.name], kind, screen, out, path.parent)
     raw = (out / "verdict.json").read_bytes()
@@ -107,7 +109,7 @@ def final_report(path: Path, digest: str, kind: Kind, screen: Screen) -> dict[st
             f"{f', {rates[worst]:.1%} of {worst}' if worst else ''}); see evalsuite decontam review {out}"
         )
     return {
-        "suites": list(screen.rule.against),
+        "suites": list(screen.names),
         "report": out.name,
         "digest": hashlib.sha256(raw).hexdigest(),
         "rule": verdict["rule"]["name"],
@@ -121,7 +123,17 @@ def _scan(train: Sequence[str], kind: Kind, screen: Screen, out: Path, folder: P
     selected = [word for selector in selectors for word in ("--select", selector)]
     near = ["--near-dup"] if screen.rule.near else []
     where = ["--results", str(screen.results.absolute()), "--out", str(out.absolute()), "--quiet"]
-    arguments = ["scan", *train, "--suite", screen.suites, *selected, "--scan", screen.rule.scan, *near, *where]
+    arguments = [
+        "scan",
+        *train,
+        "--suite",
+        ",".join(screen.suites),
+        *selected,
+        "--scan",
+        screen.rule.scan,
+        *near,
+        *where,
+    ]
     arguments += screen.options
     code = screen.run(arguments, folder)
     if code not in DONE:

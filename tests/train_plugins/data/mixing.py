@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from train_plugins.data.mix import run_mix
-from train_plugins.data.mixfile import load_mix
+from train_plugins.data.mixfile import load_mix, suites_of
 from train_plugins.data.screen import Screen
 
 WAIVED = {"waive": "made up for a test"}
@@ -47,7 +47,7 @@ def write_mix(folder: Path, *sources: Mapping[str, Any], **more: Any) -> Path:
 def make(path: Path, out: str = "m.jsonl", run: Any = None, **more: Any) -> dict[str, Any]:
     """Runs the mix file with what it writes beside it; returns the sidecar."""
     mix = load_mix(path)
-    screen = Screen(mix.decontam, path.parent / "results", (), run or no_decontam)
+    screen = Screen(mix.decontam, suites_of(mix), path.parent / "results", (), run or no_decontam)
     return run_mix(mix, path.parent / out, screen, **more)
 
 

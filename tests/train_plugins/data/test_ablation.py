@@ -18,7 +18,7 @@ from tests.scripted_lm import make_scripted
 from tests.toy import make_benchmark
 from tests.train_plugins.data.mixing import row, source, write_mix, write_rows
 from train_plugins.data import ablation
-from train_plugins.data.mixfile import load_mix
+from train_plugins.data.mixfile import load_mix, suites_of
 
 # argv: folder with ready checkpoints by the name of the loop, folder to put one in, below that of its loop.
 PROGRAM = """
@@ -67,7 +67,8 @@ def test_each_part_is_left_out_and_each_skill_taken_alone_but_no_set_of_sources_
 def test_what_is_written_reads_as_mixes_and_recipes_that_find_their_files(tmp_path: Path) -> None:
     (tmp_path / "start").mkdir()
     (tmp_path / "suite.yaml").write_text("suite: s\n")
-    mix = write_mix(tmp_path, *sources_of(tmp_path), filters={"min_words": 1})
+    more = {"filters": {"min_words": 1}, "decontam": {"against": ["suite.yaml", "demo"]}}
+    mix = write_mix(tmp_path, *sources_of(tmp_path), **more)
     first = stage("warm", data="other.jsonl")
     base = recipe_at(tmp_path, first, stage(gate={"suite": "suite.yaml"}), model="start", gate={"suite": "demo"})
     made = ablation.write_ablation(str(mix), base, tmp_path / "deep" / "out")
@@ -82,6 +83,8 @@ def test_what_is_written_reads_as_mixes_and_recipes_that_find_their_files(tmp_pa
         variant = load_mix(recipe.find(last.data[0]))
         assert variant.name == f"m-{name}"
         assert variant.filters.min_words == 1
+        suite, named = suites_of(variant)
+        assert (Path(suite).resolve(), named) == (tmp_path / "suite.yaml", "demo")
         for each in variant.sources:
             assert (Path(variant.base) / each.paths[0]).resolve() == tmp_path / f"{each.name}.jsonl"
         assert recipe.stages[0].data == ("other.jsonl",)

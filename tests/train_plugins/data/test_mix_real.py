@@ -30,7 +30,7 @@ def about(**more: Any) -> dict[str, Any]:
 
 
 def mixed(folder: Path, shared_data: Path, capsys: pytest.CaptureFixture[str], **content: Any) -> dict[str, Any]:
-    decontam = {"against": [str(folder / "gsm.yaml")]}
+    decontam = {"against": ["gsm.yaml"]}
     path = folder / "mix.yaml"
     path.write_text(yaml.safe_dump({"schema": 1, "name": "math", "decontam": decontam, **content}))
     typed = ["data", "mix", str(path), "--data-root", str(shared_data / "hub"), "--offline", "--json"]
@@ -58,6 +58,7 @@ def test_rows_that_are_test_questions_go_and_others_of_their_source_step_in(
     assert adapters["eval_hits"] == {"gsm8k": adapters["dropped"]["decontamination"]}
     assert (adapters["rows_out"], oasst["rows_out"], oasst["dropped"]) == (1500, 120, {})
     [report] = meta["decontamination"]
+    assert report["suites"] == ["gsm"]
     assert report["rates"] == {}
     # What a gate asks: a whole report on this digest.
     found = reports_of(setting / "results" / "decontam", {"m": meta["digest"]}, {"gsm8k": frozenset()})

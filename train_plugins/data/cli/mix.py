@@ -74,6 +74,7 @@ def command(mix: str, **options: Any) -> None:
 def _run(mix: Mix, options: Mapping[str, Any]) -> dict[str, Any]:
     from evalsuite.data import data_roots
     from train_plugins.data.mix import run_mix
+    from train_plugins.data.mixfile import suites_of
     from train_plugins.data.screen import Screen
     from train_plugins.data.tally import counter
 
@@ -85,7 +86,7 @@ def _run(mix: Mix, options: Mapping[str, Any]) -> dict[str, Any]:
     return run_mix(
         mix,
         options["out"] or Path(f"{mix.name}.jsonl"),
-        Screen(mix.decontam, options["results"], tuple(passed)),
+        Screen(mix.decontam, suites_of(mix), options["results"], tuple(passed)),
         roots,
         processes=options["processes"],
         count=counter(tokenizer),
