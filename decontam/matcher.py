@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,12 @@ from decontam.kernel.gate import gate_lines, gate_spans, gate_texts
 from decontam.kernel.jsonl import lines
 from decontam.kernel.tables import lower_table, separator_table
 from decontam.kernel.words import MASK_ROOM
+from decontam.shape import Shape
 from decontam.text import spans_of, words_of
 from decontam.types import Need
 
 Array = np.ndarray[Any, Any]
+NO_SHAPE = Shape()
 WORDS, MATCHES = 1, 2  # what cover says is full
 LONGEST_WORD = 1 << 12  # bytes of an odd word that are compared; a longer one is in no vocabulary
 
@@ -39,6 +41,17 @@ class Found:
     fields: Array
     runs: Array
     scores: Array
+
+
+class Lines(NamedTuple):
+    """Start, stop and status (see kernel.jsonl) of each line of a block; the texts to be matched of plain ones, and
+    where the ids of their rows stand (see kernel.jsonl.plain_object). All are written over by the next block."""
+
+    starts: Array
+    stops: Array
+    status: Array
+    spans: Array
+    ids: Array
 
 
 class Matcher:
@@ -68,9 +81,7 @@ class Matcher:
         self._state += [np.zeros((n_phrases, 3), np.int64), np.zeros(n_instances // 64 + 1, np.uint64)]
         self._state += [np.zeros(n_instances // 4096 + 1, np.uint64), np.zeros(n_instances, np.int64)]
         self._state.append(np.zeros((max(1, most_fields), 6), np.int64))
-        self._lines: list[Array] = [np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8)]
-        self._lines.append(np.zeros((0, 3), np.int64))
-        self._spans = self._lines[3]
+        self._lines_room(0)
         self.expect(())
         self._words_room(1 << 16)
         self._matches_room(1 << 14)
@@ -87,37 +98,33 @@ class Matcher:
         self._out = [np.zeros((room, 6), np.int64), np.zeros((room, 3)), np.zeros((4 * room, 7), np.int64)]
         self._out.append(np.zeros((8 * room, 5), np.int32))
 
-    def expect(self, needs: Sequence[Need], *, apart: bool = False) -> None:
-        """What raw lines must show of their keys before they may stay unparsed.
+    def expect(self, needs: Sequence[Need], shape: Shape = NO_SHAPE) -> None:
+        """What raw lines must show of their keys before they may stay unparsed, and where their texts stand."""
+        self._needs, self._apart, self._shape = needs_arrays(needs), shape.apart, shape.arrays()
 
-        `apart` says that all texts are strings of the keys that the needs name: the gate then reads nothing else.
-        """
-        self._needs, self._apart = needs_arrays(needs), apart
-        leaves = [need for need in needs if '"' in need.follow and not need.value]
-        self._choosing = len(leaves) == 1 and sum(bool(need.value) for need in needs) == 1
-
-    def lines(self, buf: Array, length: int) -> tuple[Array, Array, Array]:
-        """Start, stop and status (see kernel.jsonl) of each line of a block that is not blank."""
+    def lines(self, buf: Array, length: int) -> Lines:
+        """The lines of a block that are not blank."""
         counts = np.zeros(2, np.int64)
-        while not lines(buf, length, *self._needs, self._choosing, *self._lines, counts):
-            room = max(1 << 16, 2 * self._lines[0].size)
-            self._lines = [np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.uint8)]
-            self._lines.append(np.zeros((room, 3), np.int64))
+        while not lines(buf, length, *self._needs, *self._shape, *self._lines, counts):
+            self._lines_room(max(1 << 16, 2 * self._lines[0].size))
         n, n_spans = counts
-        starts, stops, status, spans = self._lines
-        self._spans = spans[:n_spans]
-        return starts[:n], stops[:n], status[:n]
+        starts, stops, status, spans, ids = self._lines
+        return Lines(starts[:n], stops[:n], status[:n], spans[:n_spans], ids[:n])
 
-    def gate_lines(self, buf: Array, length: int, starts: Array, status: Array) -> None:
-        """Marks the lines of a raw block that a flagged message could stand in; `lines` was the last call."""
-        if not status.size:
+    def _lines_room(self, room: int) -> None:
+        self._lines: list[Array] = [np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.uint8)]
+        self._lines += [np.zeros((room, 5), np.int64), np.zeros((room, 2), np.int64)]
+
+    def gate_lines(self, buf: Array, length: int, found: Lines) -> None:
+        """Marks the lines of a raw block that a flagged message could stand in."""
+        if not found.status.size:
             return
-        scratch = (self._separators, self._lower, starts, status.size, status, *self._gate)
+        scratch = (self._separators, self._lower, found.starts, found.status.size, found.status, *self._gate)
         room = 1
         while room:
             words = (self._mask, self._hashes, self._begins, self._ends, self._keys, self._left, self._side)
             if self._apart:
-                room = gate_spans(buf, self._spans, *scratch, *words)
+                room = gate_spans(buf, found.spans, *scratch, *words)
             else:
                 room = gate_lines(buf, length, *scratch, *words)
             if room:

@@ -10,16 +10,18 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from decontam.errors import BrokenRow
 from decontam.index import Index
 from decontam.kernel import PADDING
-from decontam.matcher import Found, Matcher
+from decontam.matcher import Found, Matcher, joined
 from decontam.row import id_of
+from decontam.shape import Shape, shape_of
 from decontam.types import Message, Shard, ShardCounts
+from decontam.unparsed import Unparsed, unparsed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,7 +51,7 @@ def scan_shard(
 
 @dataclass
 class _Batch:
-    """Messages that wait to be judged, and whose they are. `ids` holds those of rows that have one."""
+    """Messages of parsed rows that wait to be judged, and whose they are. `ids` holds those of rows that have one."""
 
     texts: list[str] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
@@ -67,6 +69,19 @@ class _Batch:
             self.wheres.append(where)
         if told is not None:
             self.ids[row] = told
+
+    def whose(self) -> _Whose:
+        rows, offsets = np.array(self.rows, np.int64), np.array(self.offsets, np.int64)
+        return _Whose(rows, offsets, np.array(self.turns, np.int64), np.array(self.wheres, np.int64))
+
+
+class _Whose(NamedTuple):
+    """Row, byte offset of its line, turn and where of each message."""
+
+    row: Array
+    offset: Array
+    turn: Array
+    where: Array
 
 
 class _Scan:
@@ -89,9 +104,7 @@ class _Scan:
     def lines(self) -> None:
         from decontam.inputs import TruncatedInput, read_blocks
 
-        # Texts below any key are in no string that the needs name.
-        apart = self.raw and not any(path.below for group in self.selection.groups for path in group.paths)
-        self.matcher.expect(self.selection.needs or (), apart=apart)
+        self.matcher.expect(self.selection.needs or (), shape_of(self.selection) if self.raw else Shape())
         try:
             for block in read_blocks(self.shard):
                 self._block(block.data, block.length, block.offset)
@@ -99,20 +112,40 @@ class _Scan:
             self.why = str(error)
 
     def _block(self, data: Array, length: int, offset: int) -> None:
-        starts, stops, status = self.matcher.lines(data, length)
-        if self.raw:
-            self.matcher.gate_lines(data, length, starts, status)
-            chosen = np.flatnonzero(status)
-        else:
-            chosen = np.arange(status.size)
+        lines, native = self.matcher.lines(data, length), None
         first = self.counts["rows"]
+        chosen: Array = np.arange(lines.status.size)
+        if self.raw:
+            self.matcher.gate_lines(data, length, lines)
+            native = unparsed(data, lines)
+            chosen = np.flatnonzero((lines.status != 0) & ~native.lines)
         batch = _Batch()
         text = memoryview(data)  # type: ignore[arg-type]
-        for line, start, stop in zip(chosen.tolist(), starts[chosen].tolist(), stops[chosen].tolist(), strict=True):
+        places = zip(chosen.tolist(), lines.starts[chosen].tolist(), lines.stops[chosen].tolist(), strict=True)
+        for line, start, stop in places:
             self._row(first + line, offset + start, text[start:stop], batch)
-        self.counts["rows"] += int(status.size)
+        self.counts["rows"] += int(lines.status.size)
         self.counts["bytes"] += length
-        self._judge(batch)
+        if native is None or not native.line.size:
+            self._judge(batch)
+            return
+        whose = _Whose(first + native.line, offset + lines.starts[native.line], native.turn, native.where)
+        found, whose = self._judge_both(native, whose, batch)
+        if found.matches.size:
+            rows = whose.row[found.matches[:, 0]]
+            batch.ids |= {first + line: told for line, told in native.ids(data, lines.ids, rows - first)}
+            self.found.append(self._columns(found, whose, batch.ids))
+
+    def _judge_both(self, native: Unparsed, whose: _Whose, batch: _Batch) -> tuple[Found, _Whose]:
+        """Matches of unparsed and parsed messages in order of their rows, and whose the messages are."""
+        buf, starts, stops = joined(batch.texts)
+        shift = native.buf.size
+        both = _Whose(*(np.concatenate(pair) for pair in zip(whose, batch.whose(), strict=True)))
+        order = np.argsort(both.row, kind="stable")
+        starts = np.concatenate([native.starts, starts + shift])[order]
+        stops = np.concatenate([native.stops, stops + shift])[order]
+        found = self.matcher.judge(np.concatenate([native.buf, buf]), starts, stops)
+        return found, _Whose(*(each[order] for each in both))
 
     def _row(self, row: int, offset: int, line: memoryview, batch: _Batch) -> None:
         try:
@@ -142,7 +175,7 @@ class _Scan:
             return
         found = self.matcher.judge_texts(batch.texts)
         if found.matches.size:
-            self.found.append(self._columns(found, batch))
+            self.found.append(self._columns(found, batch.whose(), batch.ids))
         if self.near is not None:
             self._find_near(batch)
 
@@ -216,7 +249,7 @@ class _Scan:
 
     # -- results --
 
-    def _columns(self, found: Found, batch: _Batch) -> dict[str, Any]:
+    def _columns(self, found: Found, whose: _Whose, ids: Mapping[int, str]) -> dict[str, Any]:
         """The columns of `match_table` for one batch, lists as values and sizes."""
         arrays = self.index.arrays
         message, inst, flags, first_field, first_run, n_runs = found.matches.T
@@ -240,13 +273,13 @@ class _Scan:
             total = np.add.reduceat(fields[:, 6], at)
             scores[:, 0] = np.add.reduceat(fields[:, 4], at) / total
             scores[:, 1] = np.add.reduceat(fields[:, 5], at) / total
-        of = message.tolist()
+        rows = whose.row[message]
         return {
-            "row": np.array(batch.rows, np.int64)[message],
-            "offset": np.array(batch.offsets, np.int64)[message],
-            "id": [batch.ids.get(batch.rows[m]) for m in of] if batch.ids else [None] * len(of),
-            "turn": np.array(batch.turns, np.int32)[message],
-            "where": np.array(batch.wheres, np.int8)[message],
+            "row": rows,
+            "offset": whose.offset[message],
+            "id": [ids.get(row) for row in rows.tolist()] if ids else [None] * rows.size,
+            "turn": whose.turn[message].astype(np.int32),
+            "where": whose.where[message].astype(np.int8),
             "inst": inst.astype(np.int32),
             "covered": fields[:, 0].astype(np.int32),
             "score": scores[:, 0],

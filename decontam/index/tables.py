@@ -32,8 +32,7 @@ def table_of(keys: Array) -> tuple[Array, Array]:
 
 
 def bitmap_of(keys: Array, most: int = 1 << 24) -> Array:
-    """Bits of a first sieve, two of one word a key: about 24 bits a key, `most` at most (2^22 are 512 KiB, which a second
-    cache holds)."""
+    """Bits of a first sieve, two of one word a key: about 24 a key, `most` at most (a second cache holds 2^22)."""
     if not keys.size:
         return EMPTY
     bitmap = np.zeros(min(most, power_above(max(4096, 24 * keys.size))) // 64, np.uint64)

@@ -18,8 +18,13 @@ PLAIN, PARSE, HIT = 0, 1, 2  # status of a line; HIT is set by the gate
 ONES, BLANKS = U(0x0101010101010101), U(0x2020202020202020)
 QUOTES, BACKSLASHES, NEWLINES = U(0x2222222222222222), U(0x5C5C5C5C5C5C5C5C), U(0x0A0A0A0A0A0A0A0A)
 DEEPEST = 60
-LEAF, CHOSEN = 1, 2  # what a value is, see `meets`
+LEAF, CHOSEN, LISTED = 1, 2, 4  # what a value is, see `meets`
 NEWLINE, COMMA, COLON = 10, 44, 58
+# Columns of what is known of an open bracket: start and stop of its text, whether it is wanted, who speaks by `role`
+# and by `from` (0 unknown, else 1 + a place of types.WHERE), which of the two keys it has, whether it is the list of
+# turns, whether a parser has to read it.
+TEXT, TEXT_END, WANTED, BY_ROLE, BY_FROM, TAGS, TURNS, BAD = range(8)
+ROLE, FROM = 1, 2
 OBJECT, END_OBJECT, LIST, END_LIST = 123, 125, 91, 93
 KEY, KEY_OR_END, VALUE, VALUE_OR_END, AFTER = 0, 1, 2, 3, 4
 
@@ -144,11 +149,14 @@ def is_utf8(buf: Any, i: Any, end: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def meets(buf: Any, start: Any, stop: Any, value: Any, texts: Any, places: Any, follow: Any, seen: Any) -> Any:
+def meets(
+    buf: Any, start: Any, stop: Any, value: Any, texts: Any, places: Any, follow: Any, seen: Any, listing: Any
+) -> Any:
     """Whether the value after the key buf[start:stop] is as every need of that key asks: -1 where not, else bits.
 
-    LEAF says that the value is a text to be matched, CHOSEN that it is what a need asks its objects to have. `places`
-    has key start, key stop, value start, value stop in `texts` for each need. Needs that are met are noted in `seen`.
+    LEAF says that the value is a text to be matched, CHOSEN that it is what a need asks its objects to have, LISTED
+    that it is the list of turns, which the need of number `listing` asks for. `places` has key start, key stop, value
+    start, value stop in `texts` for each need. Needs that are met are noted in `seen`.
     """
     found = 0
     if places.shape[0]:
@@ -169,32 +177,93 @@ def meets(buf: Any, start: Any, stop: Any, value: Any, texts: Any, places: Any, 
         size = places[r, 3] - places[r, 2]
         if size == 0:
             seen[r] = 1
-            if c == QUOTE:
+            if r == listing:
+                found |= LISTED
+            if c == QUOTE and follow[r, 256]:  # an empty text is nothing to be matched
                 found |= LEAF
         elif is_text(buf, value + 1, texts, places[r, 2], places[r, 3]) and buf[value + 1 + size] == QUOTE:
             seen[r] = 1
             found |= CHOSEN
+        else:
+            end, _ = skip_string(buf, value + 1)
+            if end < 0 or has_backslash(buf, value + 1, end):  # the same value may be spelled otherwise
+                return -1
     return found
+
+
+@njit(cache=True, nogil=True)
+def one_of(buf: Any, start: Any, stop: Any, texts: Any, places: Any) -> Any:
+    """Whether buf[start:stop] is one of the texts; text i is texts[places[i]:places[i + 1]]."""
+    for t in range(places.size - 1):
+        if places[t + 1] - places[t] == stop - start and is_text(buf, start, texts, places[t], places[t + 1]):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True, inline="always")
+def tag_of(buf: Any, start: Any, stop: Any) -> Any:
+    """ROLE or FROM for the keys that say who speaks, else 0."""
+    if stop - start != 4:
+        return 0
+    a, b, c, d = buf[start], buf[start + 1], buf[start + 2], buf[start + 3]
+    if a == 114 and b == 111 and c == 108 and d == 101:
+        return ROLE
+    return FROM if a == 102 and b == 114 and c == 111 and d == 109 else 0
+
+
+@njit(cache=True, nogil=True)
+def has_backslash(buf: Any, start: Any, stop: Any) -> Any:
+    for i in range(start, stop):
+        if buf[i] == BACKSLASH:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def note_id(buf: Any, value: Any, ids: Any, line: Any) -> Any:
+    """Writes where the row's id stands, 0 and 0 where the value is neither text nor whole number; False where only a
+    parser knows how it reads."""
+    ids[line, 0], ids[line, 1] = 0, 0
+    c = buf[value]
+    if c == QUOTE:
+        stop, _ = skip_string(buf, value + 1)
+        if stop < 0 or has_backslash(buf, value + 1, stop):
+            return False
+        ids[line, 0], ids[line, 1] = value + 1, stop
+    elif c == 45 or 48 <= c <= 57:
+        stop = skip_number(buf, value)
+        if stop < 0 or (c == 45 and buf[value + 1] == 48):
+            return False
+        for i in range(value, stop):
+            if buf[i] == 46 or buf[i] == 101 or buf[i] == 69:
+                return True
+        ids[line, 0], ids[line, 1] = value, stop
+    return True
 
 
 @njit(cache=True, nogil=True)
 def plain_object(
     buf: Any, i: Any, end: Any, texts: Any, places: Any, follow: Any, required: Any, seen: Any, choosing: Any,
-    open_texts: Any, line: Any, spans: Any, n_spans: Any,
+    shape: Any, heads: Any, head_places: Any, speakers: Any, speaker_places: Any,
+    objects: Any, line: Any, spans: Any, n_spans: Any, ids: Any,
 ) -> Any:  # fmt: skip
     """Number of spans written, or -1 where the line buf[i:end] is not surely one JSON object that meets the needs.
 
-    A row of `spans` is the start and stop of a text to be matched, and the line; `choosing` leaves out texts whose
-    object has no key that a need chooses by. A row of `open_texts`, one a bracket, is start, stop, whether chosen.
+    A row of `spans` is the start and stop of a text to be matched, the line, the turn and where it stands (see
+    types.WHERE); a turn of -1 means that a parser has to tell what of the line is matched. `choosing` leaves out texts
+    whose object has no key that a need chooses by. `shape` is the depth of the objects that hold texts, 0 where only a
+    parser knows, the number of the need of the list of turns, and what a text is whose object does not say who speaks.
+    A line with a key of `heads` is one span, whole. A row of `objects`, one an open bracket, has columns TEXT to BAD.
     """
-    first, high = i, False
+    first, high, first_span = i, False, n_spans
     seen[:] = 0
     if buf[i] != OBJECT:
         return -1
     i += 1
     depth, kinds, expect = 1, U(1), KEY_OR_END  # kinds: a bit for each open bracket, the lowest is the innermost
-    leaf = False
-    open_texts[1, 0], open_texts[1, 2] = 0, 0
+    leaf, tag, listed, lists, turn, whole, with_id, odd = False, 0, False, 0, -1, False, False, False
+    objects[1, :] = 0
+    ids[line, 0], ids[line, 1] = 0, 0
     while depth:
         i = skip_blank(buf, i)
         if i >= end:
@@ -212,18 +281,32 @@ def plain_object(
                 if buf[i] != COLON:
                     return -1
                 i = skip_blank(buf, i + 1)
-                found = meets(buf, start, stop, i, texts, places, follow, seen)
+                found = meets(buf, start, stop, i, texts, places, follow, seen, shape[1])
                 if found < 0:
                     return -1
                 leaf = (found & LEAF) != 0
                 if found & CHOSEN:
-                    open_texts[depth, 2] = 1
+                    objects[depth, WANTED] = 1
+                listed = False
+                tag = tag_of(buf, start, stop)
+                if tag:
+                    objects[depth, BAD] |= objects[depth, TAGS] & tag
+                    objects[depth, TAGS] |= tag
+                if depth == 1:
+                    listed = (found & LISTED) != 0
+                    lists += listed
+                    if stop - start == 2 and buf[start] == 105 and buf[start + 1] == 100:
+                        odd |= with_id or not note_id(buf, i, ids, line)
+                        with_id = True
+                    whole |= head_places.size > 1 and one_of(buf, start, stop, heads, head_places)
                 expect = VALUE
                 continue
             if c != END_OBJECT or expect == KEY:
                 return -1
             expect = AFTER
         elif expect <= VALUE_OR_END:
+            if depth == 2 and c != END_LIST and lists == 1 and not kinds & U(1) and objects[2, TURNS]:
+                turn += 1
             if c == QUOTE:
                 start = i + 1
                 i, more = skip_string(buf, start)
@@ -231,19 +314,27 @@ def plain_object(
                     return -1
                 high |= more
                 if leaf:
-                    if open_texts[depth, 0]:  # a key twice: a parser knows which one counts
+                    if objects[depth, TEXT]:  # a key twice: a parser knows which one counts
                         return -1
-                    open_texts[depth, 0], open_texts[depth, 1] = start, i
+                    objects[depth, TEXT], objects[depth, TEXT_END] = start, i
                     leaf = False
+                if tag:
+                    where = 1 + np.int64(one_of(buf, start, i, speakers, speaker_places))
+                    objects[depth, BY_ROLE if tag == ROLE else BY_FROM] = where
+                    objects[depth, BAD] |= has_backslash(buf, start, i)
+                    tag = 0
                 i += 1
                 expect = AFTER
                 continue
+            tag = 0
             if c == OBJECT or c == LIST:
                 if depth == DEEPEST:
                     return -1
                 depth += 1
                 kinds = (kinds << U(1)) | U(c == OBJECT)
-                open_texts[depth, 0], open_texts[depth, 2] = 0, 0
+                objects[depth, :] = 0
+                objects[depth, TURNS] = listed
+                listed = False
                 i += 1
                 expect = KEY_OR_END if c == OBJECT else VALUE_OR_END
                 continue
@@ -260,37 +351,51 @@ def plain_object(
         elif c != (END_OBJECT if kinds & U(1) else END_LIST):
             return -1
         # A bracket closes.
-        if open_texts[depth, 0] and (open_texts[depth, 2] or not choosing):
+        if objects[depth, TEXT] and (objects[depth, WANTED] or not choosing):
             if n_spans < spans.shape[0]:
-                spans[n_spans, 0], spans[n_spans, 1], spans[n_spans, 2] = (
-                    open_texts[depth, 0],
-                    open_texts[depth, 1],
-                    line,
-                )
+                known = depth == shape[0] and not objects[depth, BAD] and (depth == 1 or objects[2, TURNS] != 0)
+                where = shape[2] + 1
+                if depth > 1 and objects[depth, BY_ROLE] + objects[depth, BY_FROM]:
+                    where = objects[depth, BY_ROLE] or objects[depth, BY_FROM]
+                spans[n_spans, 0], spans[n_spans, 1] = objects[depth, TEXT], objects[depth, TEXT_END]
+                spans[n_spans, 2] = line
+                spans[n_spans, 3], spans[n_spans, 4] = (max(turn, 0) if known else -1), where - 1
             n_spans += 1
         depth -= 1
         kinds >>= U(1)
         i += 1
         expect = AFTER
+    stop = i
     i = skip_blank(buf, i)
     if i < end or (high and not is_utf8(buf, first, end)):
         return -1
     for r in range(required.size):
         if required[r] and not seen[r]:
             return -1
+    if whole:
+        n_spans = first_span + 1
+        if n_spans <= spans.shape[0]:
+            spans[first_span, 0], spans[first_span, 1], spans[first_span, 2] = first, stop, line
+            spans[first_span, 3] = -1
+    elif (odd or lists > 1) and first_span < min(n_spans, spans.shape[0]):
+        spans[first_span, 3] = -1
     return n_spans
 
 
 @njit(cache=True, nogil=True)
 def lines(
-    buf: Any, end: Any, texts: Any, places: Any, follow: Any, required: Any, choosing: Any, starts: Any, stops: Any,
-    status: Any, spans: Any, counts: Any,
+    buf: Any, end: Any, texts: Any, places: Any, follow: Any, required: Any, choosing: Any,
+    shape: Any, heads: Any, head_places: Any, speakers: Any, speaker_places: Any,
+    starts: Any, stops: Any, status: Any, spans: Any, ids: Any, counts: Any,
 ) -> Any:  # fmt: skip
-    """Writes start, stop (without the newline) and status of each line of buf[:end] that is not blank, and the texts to
-    be matched of those that are plain. counts = [lines, texts]; False where there is no room for them."""
+    """Writes start, stop (without the newline) and status of each line of buf[:end] that is not blank, and of those
+    that are plain the texts to be matched (see `plain_object`) and where the row's id stands.
+
+    counts = [lines, texts]; False where there is no room for them.
+    """
     n, n_spans, i = 0, 0, 0
     seen = np.zeros(required.size, np.uint8)
-    open_texts = np.zeros((DEEPEST + 1, 3), np.int64)
+    objects = np.zeros((DEEPEST + 1, 8), np.int64)
     while i < end:
         stop = next_newline(buf, i, end)
         first = i
@@ -299,8 +404,8 @@ def lines(
         if first < stop:
             if n == starts.size:
                 return False
-            known = plain_object(buf, first, stop, texts, places, follow, required, seen, choosing, open_texts, n,
-                                 spans, n_spans)  # fmt: skip
+            known = plain_object(buf, first, stop, texts, places, follow, required, seen, choosing, shape, heads,
+                                 head_places, speakers, speaker_places, objects, n, spans, n_spans, ids)  # fmt: skip
             if known > spans.shape[0]:
                 return False
             starts[n], stops[n], status[n] = i, stop, PARSE if known < 0 else PLAIN
@@ -309,3 +414,59 @@ def lines(
         i = stop + 1
     counts[0], counts[1] = n, n_spans
     return True
+
+
+@njit(cache=True, nogil=True)
+def unescape(buf: Any, spans: Any, out: Any, starts: Any, stops: Any) -> Any:
+    """Writes the UTF-8 of the raw JSON strings `spans` one after the other, and where each starts and stops; the bytes
+    written. Halves of surrogate pairs that stand alone become three bytes, as Python's "surrogatepass" has them."""
+    at = 0
+    for s in range(spans.shape[0]):
+        i, stop = spans[s, 0], spans[s, 1]
+        starts[s] = at
+        while i < stop:
+            c = buf[i]
+            if c != BACKSLASH:
+                out[at] = c
+                at += 1
+                i += 1
+                continue
+            e = buf[i + 1]
+            i += 2
+            if e != 117:
+                control = 10 if e == 110 else 9 if e == 116 else 13 if e == 114 else 8 if e == 98 else 0
+                out[at] = control or (12 if e == 102 else e)
+                at += 1
+                continue
+            code = hex4(buf, i)
+            i += 4
+            if 0xD800 <= code < 0xDC00 and i + 6 <= stop and buf[i] == BACKSLASH and buf[i + 1] == 117:
+                second = hex4(buf, i + 2)
+                if 0xDC00 <= second < 0xE000:
+                    code = 0x10000 + ((code - 0xD800) << 10) + (second - 0xDC00)
+                    i += 6
+            at = put_code(out, at, code)
+        stops[s] = at
+    return at
+
+
+@njit(cache=True, nogil=True)
+def put_code(out: Any, at: Any, code: Any) -> Any:
+    """Writes a code point as UTF-8; the index after it."""
+    if code < 0x80:
+        out[at] = code
+        return at + 1
+    if code < 0x800:
+        out[at] = 0xC0 | (code >> 6)
+        out[at + 1] = 0x80 | (code & 0x3F)
+        return at + 2
+    if code < 0x10000:
+        out[at] = 0xE0 | (code >> 12)
+        out[at + 1] = 0x80 | ((code >> 6) & 0x3F)
+        out[at + 2] = 0x80 | (code & 0x3F)
+        return at + 3
+    out[at] = 0xF0 | (code >> 18)
+    out[at + 1] = 0x80 | ((code >> 12) & 0x3F)
+    out[at + 2] = 0x80 | ((code >> 6) & 0x3F)
+    out[at + 3] = 0x80 | (code & 0x3F)
+    return at + 4
