@@ -65,8 +65,16 @@ def check_stage_data(
     refs = data_of(recipe, stage, mixed)
     files = [recipe.find(ref.path) for ref in refs]
     data = [Given(r, Path(r.location) if is_mix(file) else file) for r, file in zip(refs, files, strict=True)]
+    problems: list[str] = []
     for each in against or [None]:
-        check_data(stage.name, data, _by_train(each) if always else each, options["results"], rule)
+        try:
+            check_data(stage.name, data, _by_train(each) if always else each, options["results"], rule)
+        except UsageError as error:
+            problems += str(error).splitlines()
+            if rule.run:
+                break  # hours may have gone into a scan that failed; the others would start all the same
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))
 
 
 def _by_train(against: Against | None) -> Against | None:

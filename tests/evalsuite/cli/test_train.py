@@ -17,7 +17,7 @@ import yaml
 from evalsuite.__main__ import main
 from evalsuite.checkpoint import Checkpoint, open_checkpoint
 from evalsuite.loop.mixes import built_file, rows_of_mix
-from evalsuite.trainers import TrainJob, append_event, lookup
+from evalsuite.trainers import TrainJob, append_event, lookup, worker_command
 from evalsuite.trainers.machine import Machine
 from evalsuite.trainers.planning import PlanFacts, StagePlan
 from tests.evalsuite.loop.folders import write_model
@@ -124,10 +124,13 @@ def test_more_suites_of_the_recipe_need_a_report_too(house: Path, capsys: pytest
     make_benchmark(house / "benchmarks", "more", 20)
     other = {"suite": "other", "regime": "toy@v1", "split": "development", "columns": {"more": "more"}}
     (house / "other.yaml").write_text(yaml.safe_dump(other))
-    report("r")
     arguments = recipe(decontam={"against": ["other.yaml"]})
     assert train(*arguments) == 2
-    assert "of data.jsonl" in (said := capsys.readouterr().err)
+    assert capsys.readouterr().err.count("training requires a decontamination report") == 2  # all are told at once
+    report("r")
+    assert train(*arguments) == 2
+    said = capsys.readouterr().err
+    assert said.count("training requires a decontamination report") == 1
     assert "against other below" in said
     report("s", evals=["more"])
     assert train(*arguments) == 0
@@ -362,6 +365,38 @@ def test_a_plan_that_contradicts_itself_is_exit_two(
 ) -> None:
     assert train("--plan", *recipe(), *more) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_plan_of_a_shipped_recipe_needs_no_model_and_loads_no_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys; from evalsuite.__main__ import main; code = main(sys.argv[1:])\n"
+        "assert not {'torch', 'transformers', 'datasets', 'trl'} & set(sys.modules); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", "--recipe", "tulu3_8b", "--plan", "--json"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    stages = {each["name"]: each["plan"] for each in json.loads(done.stdout)["stages"]}
+    told = {name: (plan["steps"], plan["warmup_steps"]) for name, plan in stages.items()}
+    assert told == {"sft": (14_678, 440), "rm": (1_061, 0), "dpo": (2_121, 212)}
+
+
+def test_a_launch_is_resolved_by_name_where_the_worker_starts(house: Path) -> None:
+    assert train(*recipe(), *WAIVED, "--processes", "2", "--launch", "zero2") == 0
+    typed = worker_command("train_plugins.sft_worker", Quick.jobs[0])
+    at = typed.index("--config_file")
+    assert typed[at + 1].endswith("recipes/accelerate/zero2.yaml")
+    assert typed[at + 2 : at + 6] == ["--num_processes", "2", "-m", "train_plugins.sft_worker"]
+
+
+def test_the_loop_takes_a_shipped_recipe_and_stops_at_what_is_not_public(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["loop", "--recipe", "tulu3_405b"]) == 2
+    assert "sft.options.lr: expected a number, found null: no public source gives this value" in capsys.readouterr().err
+    assert main(["loop", "--recipe", "tulu3_405"]) == 2
+    assert "did you mean 'tulu3_405b'?" in capsys.readouterr().err
+    assert main(["loop"]) == 2
+    assert "say which recipe" in capsys.readouterr().err
 
 
 def test_shipped_recipes_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
