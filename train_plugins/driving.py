@@ -66,6 +66,7 @@ class StepWise:
 
     accelerator: Any
     args: Any
+    loss_is_scaled_for_ga = True  # transformers divides losses that are not by the number of passes
 
     def set_feed(self, n_rows: int, feed: Feed, run: Run) -> None:
         self._n_rows, self._feed, self._run = n_rows, feed, run

@@ -23,13 +23,19 @@ EVENTS = "events.jsonl"
 
 
 def worker_command(module: str, job: TrainJob) -> list[str]:
-    """`python -m module --job …`, below `accelerate launch` where there are several processes or a config."""
+    """`python -m module --job …`, below torchrun for several processes, below `accelerate launch` with a config.
+
+    Without a config `accelerate launch` would take the user's own, and on a CPU start one process whatever is asked.
+    """
     worker = ["-m", module, "--job", str(job.out / "job.json")]
     if job.launch.config is None and job.launch.processes == 1:
         return [sys.executable, *worker]
-    config = ["--config_file", str(find_launch(job.launch.config))] if job.launch.config else []
-    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-    return [*launcher, *config, "--num_processes", str(job.launch.processes), *worker]
+    if job.launch.config is None:
+        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(job.launch.processes)]
+    else:
+        config = str(find_launch(job.launch.config))
+        launcher = ["accelerate.commands.launch", "--config_file", config, "--num_processes", str(job.launch.processes)]
+    return [sys.executable, "-m", *launcher, *worker]
 
 
 def run_worker(

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import shutil
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from evalsuite.errors import UsageError
+from evalsuite.errors import TrainerFailed, UsageError
 from evalsuite.gating.evidence import training_of
-from evalsuite.trainers import SaveRule, TrainJob, parse
+from evalsuite.trainers import Launch, SaveRule, TrainJob, parse, run_worker, worker_command
 from tests.train_plugins.runs import (
     OPTIONS,
     curve,
@@ -282,6 +283,33 @@ def test_a_recipe_for_gpus_on_a_cpu_is_told_with_the_memory_that_it_takes(
     with pytest.raises(UsageError, match=r"takes 1130 GB \(16 bytes for each of 70\.6e9 parameters\)"):
         machine.check_machine(parse(SFTOptions, dict(OPTIONS), "options"), large)
     machine.check_machine(parse(SFTOptions, dict(OPTIONS), "options"), job)
+
+
+def test_the_words_of_a_failed_worker_are_told_also_when_a_launcher_hides_its_exit_code(
+    start: Path, tmp_path: Path
+) -> None:
+    job = make_job(tmp_path / "out", start, sft_rows(1))
+    line = json.dumps({"kind": "end", "reason": "failed", "why": "set options.lr"})
+    code = f"import sys; open({str(job.out / 'events.jsonl')!r}, 'a').write({line!r} + chr(10)); sys.exit(1)"
+    for text, words in ((code, "set options.lr"), ("import sys; sys.exit(1)", "ended with exit code 1")):
+        with pytest.raises(TrainerFailed, match=words):
+            list(run_worker(job, [sys.executable, "-c", text], poll_s=0.02))
+
+
+LAUNCHES: list[tuple[Launch, list[str]]] = [
+    (Launch(), []),
+    (Launch(processes=4), ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]),
+    (Launch("fsdp2", 8), ["-m", "accelerate.commands.launch", "--config_file", "fsdp2.yaml", "--num_processes", "8"]),
+]
+
+
+@pytest.mark.parametrize(("launch", "launcher"), LAUNCHES)
+def test_a_worker_is_started_below_the_launcher_that_it_needs(
+    launch: Launch, launcher: list[str], tmp_path: Path
+) -> None:
+    job = TrainJob("sft", None, (), tmp_path, 1, SaveRule(), {}, launch=launch)
+    command = [Path(word).name if word.endswith("yaml") else word for word in worker_command("m", job)]
+    assert command == [sys.executable, *launcher, "-m", "m", "--job", str(tmp_path / "job.json")]
 
 
 def test_the_worker_reports_finite_numbers_only(start: Path, tmp_path: Path) -> None:
