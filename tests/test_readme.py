@@ -28,8 +28,8 @@ def commands(program: str) -> list[str]:
 @pytest.mark.parametrize("line", commands("evalsuite"))
 def test_a_command_of_the_readme_parses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "responses.jsonl").touch()
-    (tmp_path / "recipe.yaml").touch()
+    for name in ("responses.jsonl", "recipe.yaml", "pairs.jsonl", "llmbar.jsonl"):
+        (tmp_path / name).touch()
     for folder in ("results", "ckpt", "data"):
         (tmp_path / folder).mkdir()
     verb, *arguments = [a for a in shlex.split(line)[1:] if a not in ("--tasks", "<name>") or "<name>" not in line]
