@@ -26,8 +26,5 @@ class DPO:
     def plan(self, options: DPOOptions, facts: PlanFacts) -> StagePlan:
         return plan_stage("dpo", options, facts)
 
-    def can_roll_back(self, options: DPOOptions) -> bool:
-        return True
-
     def train(self, job: TrainJob) -> Iterator[Checkpoint]:
         yield from run_worker(job, worker_command(WORKER, job))

@@ -71,6 +71,10 @@ class PairTrainer(StepWise, DPOTrainer):
         if cache is not None:
             self.ref_model = None  # all that was asked of it is in the cache
 
+    def get_train_dataloader(self) -> Any:
+        self._sums.clear()  # a rollback leaves passes behind that nothing logged
+        return super().get_train_dataloader()
+
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         return dataset
 

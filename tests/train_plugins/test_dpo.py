@@ -279,6 +279,35 @@ def test_compact_pairs_have_the_same_rows(tmp_path: Path) -> None:
     assert [list(part) for part in pair_parts(compact(pair))] == [list(part) for part in pair_parts(pair)]
 
 
+def test_gradients_are_the_same_where_activations_are_computed_again(tmp_path: Path, models: dict[str, Path]) -> None:
+    again = trained(job_in(tmp_path / "again", models, rows(8), reference="other", gradient_checkpointing=True))
+    plain = trained(job_in(tmp_path / "plain", models, rows(8), reference="other"))
+    for name in ("loss", "grad_norm"):
+        assert [step[name] for step in again] == pytest.approx([step[name] for step in plain], rel=1e-5)
+
+
+def test_in_bfloat16_the_first_loss_is_near_ln_2(tmp_path: Path, models: dict[str, Path]) -> None:
+    # Reference and policy run the same code, on rows padded to other widths: β 5 enlarges what that rounds differently.
+    trainer = prepare(run_of(job_in(tmp_path / "dpo", models, rows(4), dtype="bfloat16")))
+    with trainer.accelerator.autocast(), torch.no_grad():
+        alone = [float(trainer.compute_loss(trainer.model, trainer.feed.batch([i]))) for i in range(4)]
+    assert alone == pytest.approx([0.6931] * 4, abs=0.02)
+    exact = prepare(run_of(job_in(tmp_path / "exact", models, rows(4)))).feed.references or ()
+    rounded = trainer.feed.references or ()
+    assert 1e-4 < max(abs(a.chosen - b.chosen) for a, b in zip(rounded, exact, strict=True)) < 2  # of about -100
+
+
+def test_flash_attention_gets_one_row_since_it_sees_borders_only_there() -> None:
+    from transformers.modeling_flash_attention_utils import _is_packed_sequence
+
+    feed = feed_of(3, attention="flash_attention_2", layout="packed")
+    feed.layout = "packed"
+    positions = feed.batch(range(3))["position_ids"]
+    assert positions.shape == (1, 3 + 4 + 5 + 5 + 7 + 6)  # pair i has 2 i + 3 and i + 4 tokens
+    assert _is_packed_sequence(positions, 1)
+    assert not _is_packed_sequence(positions.repeat(2, 1), 2)
+
+
 # -- which layout --
 
 
