@@ -5,7 +5,7 @@ from decontam.inputs.blocks import Block, TruncatedInput, read_blocks
 from decontam.inputs.columns import ArrowMessages, arrow_messages
 from decontam.inputs.digests import Fingerprint, dataset_digest, file_digest, fingerprint
 from decontam.inputs.discover import Dataset, File, discover
-from decontam.inputs.rows import fetch_rows, first_rows, parse_line, why_no_rows
+from decontam.inputs.rows import fetch_rows, first_rows, line_numbers, parse_line, why_no_rows
 from decontam.inputs.shards import shards_of
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "fingerprint",
     "first_row_of",
     "first_rows",
+    "line_numbers",
     "parse_line",
     "read_batches",
     "read_blocks",

@@ -53,13 +53,19 @@ def why_no_rows(dataset: Dataset) -> str:
     """What is wrong with the first line of a data set of which no row can be read."""
     for file in dataset.files:
         try:
-            for line in _lines(file.path, file.format) if file.format not in ("parquet", "arrow") else ():
-                return f"{file.name} row 0: the row is {kind(parse_line(line))}, not an object"
-        except BrokenRow as error:
-            return f"{file.name} row 0: {error}"
+            for number, line in _lines(file.path, file.format) if file.format not in ("parquet", "arrow") else ():
+                return f"{file.name} line {number:,}: {_fault(line)}"
         except TruncatedInput as error:
             return f"{file.name} {error}"
     return f"{dataset.name}: no rows; expected training data with at least one"
+
+
+def _fault(line: bytes) -> str:
+    """What is wrong with a line that is no object."""
+    try:
+        return f"the row is {kind(parse_line(line))}, not an object"
+    except BrokenRow as error:
+        return str(error)
 
 
 def _objects(dataset: Dataset) -> Iterator[dict[str, Any]]:
@@ -70,7 +76,7 @@ def _objects(dataset: Dataset) -> Iterator[dict[str, Any]]:
                     for start in range(0, batch.num_rows, SLICE):
                         yield from batch.slice(start, SLICE).to_pylist()
             else:
-                for line in _lines(file.path, file.format):
+                for _, line in _lines(file.path, file.format):
                     with suppress(BrokenRow):
                         row = parse_line(line)
                         if isinstance(row, dict):
@@ -93,9 +99,25 @@ def fetch_rows(path: str, format: Format, rows: Collection[int]) -> dict[int, di
     return found
 
 
+def line_numbers(path: str, format: Format, rows: Collection[int]) -> dict[int, int]:
+    """The lines of a file, counted from 1 as editors do, in which these rows stand; a row that is not there is absent.
+
+    Rows leave blank lines out, so the file is read up to the last of them.
+    """
+    wanted, last = set(rows), max(rows, default=-1)
+    found: dict[int, int] = {}
+    with suppress(TruncatedInput):
+        for row, (number, _) in enumerate(_lines(path, format, SCAN_BLOCK)):
+            if row > last:
+                break
+            if row in wanted:
+                found[row] = number
+    return found
+
+
 def _from_lines(path: str, format: Format, wanted: set[int]) -> Iterator[tuple[int, dict[str, Any]]]:
     last = max(wanted)
-    for number, line in enumerate(_lines(path, format, SCAN_BLOCK)):
+    for number, (_, line) in enumerate(_lines(path, format, SCAN_BLOCK)):
         if number in wanted:
             yield number, parse_line(line)
         if number >= last:
@@ -118,12 +140,15 @@ def _from_batches(path: str, format: Format, wanted: set[int]) -> Iterator[tuple
         first += n
 
 
-def _lines(path: str, format: Format, block: int = SMALL_BLOCK) -> Iterator[bytes]:
-    """The lines of a file that are not blank, without their newline."""
+def _lines(path: str, format: Format, block: int = SMALL_BLOCK) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of the lines of a file that are not blank, without their newline; all lines count, from 1 on."""
+    before = 0
     for each in read_blocks(_whole(path, format), block):
-        for line in each.data[: each.length].tobytes().split(b"\n"):
+        lines = each.data[: each.length].tobytes().split(b"\n")
+        for number, line in enumerate(lines, before + 1):
             if line.strip(BLANK):
-                yield line
+                yield number, line
+        before += len(lines) - 1  # behind the last newline no line of this block begins
 
 
 def _whole(path: str, format: Format, start: int = 0, stop: int = -1) -> Shard:

@@ -35,8 +35,7 @@ def run(
         begin(plan, out, fresh)
         failed = _do_pieces(plan, out, runner, observer, strict)
         if strict and (broken := first_broken(plan, out)):
-            file, row, why = broken
-            raise DecontamError(f"{file} row {row:,}: {why}; mend it, or scan without --strict to count such rows")
+            raise DecontamError(f"{broken}; mend it, or scan without --strict to count such rows")
         if failed:
             raise Incomplete(_told(failed))
         try:

@@ -7,16 +7,15 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decontam.errors import BrokenRow, DecontamError
+from decontam.job.broken import N_NAMED, Broken, Read, broken_rows
 from decontam.job.folder import told, write
 from decontam.job.plan import Plan
 from decontam.job.protection import eval_facts, own_matches
 from decontam.job.work import Source, shard_done, shard_table, source_digest
-from decontam.types import Shard, ShardCounts
 
 if TYPE_CHECKING:
     from decontam.inputs import Dataset
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from decontam.report.matrix import Matrix
 
 SCHEMA = "decontam-summary/1"
-N_NAMED = 20  # broken rows that are named; the others are counted
 
 
 class Unfit(DecontamError):
@@ -41,15 +39,6 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """A finished shard. Row numbers in its counts and tables become those of its file when `first_row` is added."""
-
-    shard: Shard
-    counts: ShardCounts
-    first_row: int
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
     """What was read of a data set. `broken` names its first broken rows, `why` tells all that makes it incomplete."""
 
@@ -62,7 +51,7 @@ class Summary:
     n_unselected: int
     n_broken: int
     n_bytes: int
-    broken: tuple[tuple[str, int, str], ...]  # file, row, why
+    broken: tuple[Broken, ...]
     why: tuple[str, ...]
 
 
@@ -110,8 +99,8 @@ def _tell(read: Sequence[Summary], say: Callable[[str], None]) -> None:
         for why in each.why:
             say(f"{each.name}: {why}")
     named = [each for summary in read for each in summary.broken][:N_NAMED]
-    for file, row, why in named:
-        say(f"{file} row {row:,}: {why}")
+    for row in named:
+        say(str(row))
     if (more := sum(each.n_broken for each in read) - len(named)) > 0:
         say(f"and {more:,} more broken row{'s' if more > 1 else ''}")
 
@@ -135,7 +124,7 @@ def _summary_json(scan: Scan, read: Sequence[Summary]) -> bytes:
                 "bytes": each.n_bytes,
                 "complete": not each.why,
                 "why": each.why,
-                "first_broken": [{"file": file, "row": row, "why": why} for file, row, why in each.broken],
+                "first_broken": [row.as_json() for row in each.broken],
             }
             for each in read
         ],
@@ -173,13 +162,9 @@ def read_shards(plan: Plan, out: Path) -> Iterator[Read]:
         first_row += done.counts.n_rows
 
 
-def first_broken(plan: Plan, out: Path) -> tuple[str, int, str] | None:
-    """(file, row, why) of the first broken row of the job, as far as it is done."""
-    return next((each for read in read_shards(plan, out) for each in _broken(read)), None)
-
-
-def _broken(read: Read) -> Iterator[tuple[str, int, str]]:
-    yield from ((read.shard.file, read.first_row + row, why) for row, why in read.counts.broken)
+def first_broken(plan: Plan, out: Path) -> Broken | None:
+    """The first broken row of the job, as far as it is done."""
+    return next(iter(broken_rows(read_shards(plan, out), plan.sources, 1)), None)
 
 
 def summaries(plan: Plan, out: Path, shards: Sequence[Read]) -> list[Summary]:
@@ -212,7 +197,7 @@ def summaries(plan: Plan, out: Path, shards: Sequence[Read]) -> list[Summary]:
                 n_unselected=n_unselected,
                 n_broken=n_broken,
                 n_bytes=sum(c.n_bytes for c in counts),
-                broken=tuple(islice((each for read in mine for each in _broken(read)), N_NAMED)),
+                broken=broken_rows(mine, plan.sources),
                 why=tuple(why),
             )
         )

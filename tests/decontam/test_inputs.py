@@ -29,6 +29,7 @@ from decontam.inputs import (
     fingerprint,
     first_row_of,
     first_rows,
+    line_numbers,
     parse_line,
     read_batches,
     read_blocks,
@@ -340,9 +341,9 @@ def test_files_of_row_groups_may_be_empty_or_cut(tmp_path: Path, write_it: Any) 
     ("name", "data", "why"),
     [
         ("a.jsonl", b"", "a.jsonl: no rows; expected training data with at least one"),
-        ("a.jsonl", b"\n[1]\n", "a.jsonl row 0: the row is a list, not an object"),
-        ("a.jsonl", '{"text": "x"}\n'.encode("utf-16"), "a.jsonl row 0: not UTF-8: byte 0xff at byte 1"),
-        ("a.jsonl", b'{"text": 1}\r{"text": 2}', "a.jsonl row 0: not JSON: Extra data at character 13"),
+        ("a.jsonl", b"\n[1]\n", "a.jsonl line 2: the row is a list, not an object"),
+        ("a.jsonl", '{"text": "x"}\n'.encode("utf-16"), "a.jsonl line 1: not UTF-8: byte 0xff at byte 1"),
+        ("a.jsonl", b'{"text": 1}\r{"text": 2}', "a.jsonl line 1: not JSON: Extra data at character 13"),
         ("a.jsonl.gz", b"no gzip", "a.jsonl.gz cannot be read beyond byte 0 of its text: "),
     ],
 )
@@ -350,6 +351,21 @@ def test_a_file_of_which_no_row_can_be_read_says_why(tmp_path: Path, name: str, 
     dataset = discover(str(write(tmp_path / name, data)))
     assert first_rows(dataset) == []
     assert why_no_rows(dataset).startswith(f"{tmp_path}/{why}")
+
+
+@pytest.mark.parametrize(("name", "packed"), [("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress), ("a.jsonl.zst", zstd)])
+def test_rows_stand_in_lines_that_count_blank_ones(tmp_path: Path, name: str, packed: Callable[[bytes], bytes]) -> None:
+    # lines 1 to 9: blank, row 0, blank, blank (CR), row 1, row 2, blank (spaces), row 3, row 4 without a newline
+    path = write(tmp_path / name, packed(b"\xef\xbb\xbf\n{}\n\n\r\n{}\n{\n  \t\n{}\n{}"))
+    format = discover(str(path)).files[0].format
+    assert line_numbers(str(path), format, [4, 2, 0, 9]) == {0: 2, 2: 6, 4: 9}
+    assert line_numbers(str(path), format, []) == {}
+
+
+def test_lines_are_counted_through_blocks(tmp_path: Path) -> None:
+    line = b'{"text": "' + b"x" * 3000 + b'"}\n\n'  # every row is followed by a blank line
+    path = write(tmp_path / "a.jsonl", line * 9000)  # 27 MB: more than three blocks
+    assert line_numbers(str(path), "jsonl", [0, 4000, 8999]) == {0: 1, 4000: 8001, 8999: 17999}
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])

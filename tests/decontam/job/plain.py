@@ -125,7 +125,8 @@ def lines_of(shard: Shard) -> Iterator[tuple[int, bytes]]:
     for block in read_blocks(shard):
         offset = block.offset
         for line in bytes(block.data[: block.length]).splitlines(keepends=True):
-            yield offset, line
+            if line.strip():
+                yield offset, line
             offset += len(line)
 
 

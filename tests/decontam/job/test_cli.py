@@ -66,9 +66,9 @@ def test_an_incomplete_scan_exits_3_and_strict_exits_2(world: Path, capsys: pyte
         lines.write("{\n")
     arguments = ["scan", "a.jsonl", "--evals", "sums.jsonl", "--out", "out", "--limit-rate", "0.5"]
     assert main(arguments) == 3
-    assert "a.jsonl row 100: not JSON" in capsys.readouterr().err
+    assert "a.jsonl line 101: not JSON" in capsys.readouterr().err
     assert main([*arguments, "--strict"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("decontam: a.jsonl row 100: not JSON")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("decontam: a.jsonl line 101: not JSON")
 
 
 @pytest.mark.parametrize(

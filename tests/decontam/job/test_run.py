@@ -18,9 +18,12 @@ import pytest
 from decontam.errors import DecontamError
 from decontam.inputs import dataset_digest, discover
 from decontam.job import Incomplete, Options
+from decontam.job.broken import Read
+from decontam.job.broken import broken_rows as named
+from decontam.job.plan import make_plan
 from decontam.job.progress import Lines
-from decontam.job.work import Kernel
-from decontam.types import Shard
+from decontam.job.work import Kernel, Source
+from decontam.types import Shard, ShardCounts
 from tests.decontam.job.plain import Plain, make_job, scan, sums, tree, write_rows
 
 
@@ -125,9 +128,29 @@ def test_broken_rows_are_named_counted_and_keep_the_scan_from_being_complete(tmp
     assert scan(job, tmp_path / "out", observer=observer).exit == 3
     [data] = read(tmp_path / "out" / "summary.json")["datasets"]
     assert (data["rows"], data["broken"], data["complete"]) == (60, 2, False)
-    assert [each["row"] for each in data["first_broken"]] == [33, 47]
-    assert any("a.jsonl row 33: not JSON" in line for line in said)
+    assert [(each["row"], each["line"]) for each in data["first_broken"]] == [(33, 34), (47, 48)]
+    assert any("a.jsonl line 34: not JSON" in line for line in said)
     assert read(tmp_path / "out" / "verdict.json")["complete"] is False
+
+
+def test_a_broken_row_is_named_by_its_line_however_the_file_is_cut(tmp_path: Path, cache: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", 60)
+    lines = (tmp_path / "a.jsonl").read_bytes().splitlines(keepends=True)
+    lines[45] = b"{\n"
+    (tmp_path / "a.jsonl").write_bytes(b"".join(b"\n" + line for line in lines))  # a blank line before each
+    job = make_job([tmp_path / "a.jsonl"], cache, shard_bytes=300)
+    assert len(make_plan(job).shards) > 5
+    scan(job, tmp_path / "out")
+    [broken] = read(tmp_path / "out" / "summary.json")["datasets"][0]["first_broken"]
+    assert (broken["row"], broken["line"]) == (45, 92)  # 45 pairs of lines, a blank one, and it is the next
+
+
+def test_rows_of_tables_have_no_lines() -> None:
+    shard = Shard(1, "a", "a.parquet", "/a.parquet", "parquet", 2, 3)
+    source = Source(0, "a", "a.parquet", "/a.parquet", "parquet", 0, 0, "")
+    counts = ShardCounts(n_broken=1, broken=((4, "text is a number, not text"),))
+    [broken] = named([Read(shard, counts, first_row=1000)], [source])
+    assert str(broken) == "a.parquet row 1,004: text is a number, not text"
 
 
 def test_an_incomplete_scan_over_the_limit_still_exits_1(tmp_path: Path, cache: Path) -> None:
@@ -139,7 +162,7 @@ def test_strict_stops_at_the_first_broken_row_of_the_data(tmp_path: Path, cache:
     job = make_job([broken_rows(tmp_path / "a.jsonl")], cache)
     if before:
         scan(job, tmp_path / "out")
-    with pytest.raises(DecontamError, match=r"a\.jsonl row 33: not JSON.*--strict") as caught:
+    with pytest.raises(DecontamError, match=r"a\.jsonl line 34: not JSON.*--strict") as caught:
         scan(job, tmp_path / "out", workers=3, strict=True)
     assert caught.value.exit_code == 2
 
@@ -151,7 +174,9 @@ def test_twenty_broken_rows_are_named_and_the_others_counted(tmp_path: Path, cac
     observer = Lines()
     observer.say = said.append  # type: ignore[method-assign]
     scan(make_job([path], cache), tmp_path / "out", observer=observer)
-    assert sum(" row " in line for line in said) == 20
+    assert [line.split(" line ")[1] for line in said if " line " in line] == [
+        f"{number}: the row is a list, not an object" for number in range(2, 22)
+    ]
     assert said[-1] == "and 5 more broken rows"
 
 
