@@ -32,6 +32,8 @@ WORKLOADS = (
     "w9_verifiers",
     "w10_gate",
     "w11_decontam",
+    "w12_training",
+    "w13_data",
 )
 COLUMNS = ("name", "peer", "unit", "ours", "theirs", "ratio", "goal", "command", "note", "when")
 

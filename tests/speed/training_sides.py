@@ -68,8 +68,10 @@ def trl_sft(start: Path, rows: Sequence[Mapping[str, Any]], options: SFTOptions,
     return _timed(SFTTrainer, _model(start), config, Dataset.from_list(columns), tokenizer)
 
 
-def trl_dpo(start: Path, rows: Sequence[Mapping[str, Any]], options: DPOOptions, out: Path) -> Measured:
-    """TRL's trainer on padded pairs, with the reference's log-probabilities computed beforehand."""
+def trl_dpo(
+    start: Path, rows: Sequence[Mapping[str, Any]], options: DPOOptions, out: Path, *, known: bool = True
+) -> Measured:
+    """TRL's trainer on padded pairs; with `known` the reference's log-probabilities were computed beforehand."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
@@ -79,7 +81,7 @@ def trl_dpo(start: Path, rows: Sequence[Mapping[str, Any]], options: DPOOptions,
         {"prompt": r["chosen"][:-1], "chosen": r["chosen"][-1:], "rejected": r["rejected"][-1:]} for r in ordered
     ]
     config = DPOConfig(
-        **_arguments(out, options), loss_type="sigmoid_norm", beta=options.beta, precompute_ref_log_probs=True
+        **_arguments(out, options), loss_type="sigmoid_norm", beta=options.beta, precompute_ref_log_probs=known
     )
     return _timed(DPOTrainer, _model(start), config, Dataset.from_list(columns), tokenizer)
 

@@ -41,7 +41,7 @@ def run(scale: float = 1.0) -> list[dict[str, Any]]:
         root = Path(folder)
         os.environ["EVALSUITE_REF_LOGPROBS"] = str(root / "references")
         start = write_tiny(root / "model")
-        return [_sft(root, start, scale), _cache(root, start, scale), *_shared(root, start, scale)]
+        return [_sft(root, start, scale), *_cache(root, start, scale), *_shared(root, start, scale)]
 
 
 def _sft(root: Path, start: Path, scale: float) -> dict[str, Any]:
@@ -56,14 +56,21 @@ def _sft(root: Path, start: Path, scale: float) -> dict[str, Any]:
     return _row("W12a fine-tuning, exact packing", PEER, 1.4, sides, note)
 
 
-def _cache(root: Path, start: Path, scale: float) -> dict[str, Any]:
-    """Both sides are our padded layout; one reads reference log-probabilities, the other computes them as it goes."""
-    data = write_rows(root / "cache.jsonl", pairs(max(32, round(160 * scale)), 20, 60))
+def _cache(root: Path, start: Path, scale: float) -> list[dict[str, Any]]:
+    """Our padded layout with reference log-probabilities from the cache, against itself and TRL computing them."""
+    rows = pairs(max(32, round(160 * scale)), 20, 60)
+    data = write_rows(root / "cache.jsonl", rows)
     warm, plain = (
         partial(ours, "dpo", start, data, _dpo(layout="padded", reference_cache=cached)) for cached in (True, False)
     )
     sides = _alternate(root / "cache", scale, warm, plain)  # the run that is not counted fills the cache
-    return _row("W12b DPO with a warm reference cache", "the same without a cache", 1.35, sides, "2 epochs")
+    asked = partial(trl_dpo, start, rows, _dpo(), known=False)
+    against_trl = _alternate(root / "asked", scale, warm, asked)
+    name = "W12b DPO with a warm reference cache"
+    return [
+        _row(name, "the same without a cache", 1.35, sides, "2 epochs"),
+        _row(f"{name}, padded", "TRL 1.16, padded, reference computed as it goes", 1.35, against_trl, "2 epochs"),
+    ]
 
 
 def _shared(root: Path, start: Path, scale: float) -> list[dict[str, Any]]:
