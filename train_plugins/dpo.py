@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from evalsuite.trainers.options import parse
 from evalsuite.trainers.planning import PlanFacts, StagePlan
 from evalsuite.trainers.runner import run_worker, worker_command
 from evalsuite.trainers.types import TrainJob
 from train_plugins.plan import plan_stage
 from train_plugins.settings import DPOOptions
+from train_plugins.sft import worker_environment
 
 if TYPE_CHECKING:
     from evalsuite.checkpoint import Checkpoint
@@ -27,4 +29,5 @@ class DPO:
         return plan_stage("dpo", options, facts)
 
     def train(self, job: TrainJob) -> Iterator[Checkpoint]:
-        yield from run_worker(job, worker_command(WORKER, job))
+        options = parse(DPOOptions, job.options, "options")
+        yield from run_worker(job, worker_command(WORKER, job), environment=worker_environment(options))

@@ -85,7 +85,7 @@ def settled_layout(run: Run, model: Any, pairs: Sequence[Pair], pad_id: int) -> 
     longest = max(pairs, key=lambda pair: pair.tokens.n_tokens)
     plain, ours = (_token_means(run, model, PairFeed([longest], kind, options, pad_id)) for kind in ("padded", layout))
     far = max(abs(a - b) for a, b in zip(plain, ours, strict=True))
-    if run.ranks.agree(far) <= FAR[options.dtype]:
+    if not run.ranks.agree(far) > FAR[options.dtype]:  # no number at all: the reference says so, and of which pair
         return layout
     told = f"layout {layout} gives this model log-probabilities that are {far:.2g} a token off those of padded rows"
     if options.layout != "auto":
