@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalsuite.errors import UsageError
+from evalsuite.errors import CheckpointError, UsageError
 from train_plugins.saving import link_weights, write_json
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ROWS_OF = 8  # a resized embedding has a multiple of these rows, as in open-instruct
 SHARD = "5GB"
+PROBE, PROBE_TOKENS = "The quick brown fox jumps over the lazy dog; 12 + 30 = 42.", 16
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}  # of a log-probability: devices and kernels differ, other weights more
 
 
 def load_causal(run: Run, tokenizer: Any) -> Any:
@@ -102,6 +104,31 @@ def write_model(
     write_json(folder / "generation_config.json", ids)
     if adapter and is_adapted(model):
         model.save_pretrained(folder / "adapter")
+
+
+def check_same(trainer: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
+    """Raises CheckpointError unless the folder answers as the model in memory does: a head that was not tied again, an
+    adapter that was not merged. Random numbers are left as they were, for training goes on with them."""
+    import torch
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    inner = model.get_base_model() if is_adapted(model) else model
+    ids = torch.tensor([tokenizer(PROBE)["input_ids"][:PROBE_TOKENS]])
+    was_training = model.training
+    with torch.random.fork_rng(), torch.no_grad():
+        again = type(inner).from_pretrained(folder, dtype=torch.float32).eval()
+        model.eval()
+        expected = model(input_ids=ids.to(next(model.parameters()).device), use_cache=False).logits.float().cpu()
+        found = again(input_ids=ids, use_cache=False).logits
+    model.train(was_training)
+    # A reward is a single number, whose softmax says nothing.
+    both = (expected, found) if expected.shape[-1] == 1 else (expected.log_softmax(-1), found.log_softmax(-1))
+    apart = float((both[0] - both[1]).abs().max())
+    if not apart <= TOLERANCE[dtype]:
+        raise CheckpointError(
+            f"{folder.name}: read again it differs by {apart:.2g} in log-probabilities from the model in memory "
+            f"({TOLERANCE[dtype]} could be rounding); this architecture is not saved as it is trained"
+        )
 
 
 def whole_state(trainer: Any) -> tuple[Any, Mapping[str, Tensor] | None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalsuite.checkpoint import open_checkpoint
 from evalsuite.errors import DiskFull
-from train_plugins.models import is_adapted, is_sharded, write_model
+from train_plugins.models import check_same, is_adapted, is_sharded, write_model
 from train_plugins.pinning import require_room, size_of, temporary_folder
 from train_plugins.saving import COUNTERS, Point, fault, finish, naming_a_full_disk, prune_states, step_name, write_json
 
@@ -75,6 +75,8 @@ class Saver:
         write_model(self.trainer, tokenizer, folder, options.dtype, state, adapter=options.save_adapter)
         if run.is_main:
             checkpoint = open_checkpoint(folder)
+            if not any(event["kind"] == "checkpoint" for event in run.events) and not is_sharded(self.trainer):
+                check_same(self.trainer, tokenizer, folder, options.dtype)
             write_json(folder / "evalsuite.json", {**run.facts(), "digest": checkpoint.digest})
             finish(folder, final, "checkpoint")
         run.ranks.barrier()

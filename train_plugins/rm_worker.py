@@ -16,12 +16,13 @@ from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from evalsuite.errors import DataError
-from train_plugins.chat import load_tokenizer, tokenise
+from train_plugins.chat import load_tokenizer
 from train_plugins.driving import Step, StepWise, drive, share, training_arguments
 from train_plugins.losses import reward_pair_loss
 from train_plugins.models import is_adapted, load_model
 from train_plugins.plan import divide_batch
 from train_plugins.settings import RMOptions
+from train_plugins.tokenising import tokenise_all
 from train_plugins.worker import Run, load_rows, main
 
 
@@ -125,8 +126,9 @@ def read_pairs(run: Run, tokenizer: Any) -> tuple[list[Pair], list[Pair]]:
     rows = load_rows(run, "preference")
     train: list[Pair] = []
     held_out: list[Pair] = []
-    for row in rows:
-        chosen, rejected = (tokenise(tokenizer, row[side], options.max_length) for side in ("chosen", "rejected"))
+    sides = [row[side] for row in rows for side in ("chosen", "rejected")]
+    tokenised = tokenise_all(tokenizer, sides, options.max_length, run.processes)
+    for row, chosen, rejected in zip(rows, tokenised, tokenised, strict=True):
         if not (chosen.truncated or rejected.truncated):
             place = held_out if is_held_out(row["chosen"][:-1], options.held_out) else train
             place.append(Pair(chosen.ids, rejected.ids))
@@ -162,7 +164,8 @@ def initialise_head(model: Any, seed: int) -> None:
 
 def _rewards(model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits
-    chosen_B, rejected_B = logits[:, 0].float().chunk(2)
+    rewards = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
+    chosen_B, rejected_B = rewards.chunk(2)
     return chosen_B, rejected_B
 
 

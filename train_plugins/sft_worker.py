@@ -13,13 +13,14 @@ from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
 from evalsuite.errors import DataError
-from train_plugins.chat import IGNORED, Tokenized, load_tokenizer, tokenise
+from train_plugins.chat import IGNORED, Tokenized, load_tokenizer
 from train_plugins.driving import Step, StepWise, drive, load_causal, share, training_arguments
 from train_plugins.losses import nll_of
 from train_plugins.packing import first_fit_decreasing, logits_only_at, one_each, pack
 from train_plugins.plan import divide_batch
 from train_plugins.ranks import has_accelerator
 from train_plugins.settings import SFTOptions
+from train_plugins.tokenising import tokenise_all
 from train_plugins.worker import Run, load_rows, main
 
 CPU_PACK_TOKENS = 256  # attention is quadratic in a row's length, and a CPU gains nothing from longer ones
@@ -89,8 +90,8 @@ def read_examples(run: Run, tokenizer: Any) -> Examples:
     options: SFTOptions = run.options
     rows = load_rows(run, "sft")
     examples, n_cut, n_unlabelled = Examples(), 0, 0
-    for row in rows:
-        example = tokenise(tokenizer, row["messages"], options.max_length)
+    conversations = [row["messages"] for row in rows]
+    for example in tokenise_all(tokenizer, conversations, options.max_length, run.processes):
         n_cut += example.truncated
         if example.truncated and options.overlong == "drop":
             continue

@@ -90,6 +90,8 @@ class Steering:
 
     def _look(self, waited_s: float) -> Action:
         control = self._reader.next()
+        if self._reader.is_broken:
+            self.run.warn("control", f"{self.run.out / 'control.json'} cannot be understood; the last decision stays")
         if control is None:
             return GO
         self._judged = max(self._judged, self._place(control.about))

@@ -57,6 +57,11 @@ class ControlReader:
         self._seen = seen
         self._broken = 0
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether the last look found a file that cannot be understood."""
+        return self._broken > 0
+
     def next(self) -> Control | None:
         """A decision not given before, else None."""
         found = read_control(self._out)

@@ -253,8 +253,10 @@ def test_a_rollback(case: str, tmp_path: Path) -> None:
 
 def test_a_control_file_that_cannot_be_read_stops_after_three_looks(tmp_path: Path) -> None:
     (tmp_path / "control.json").write_text("{")
-    steering = _steering(FakeRun(tmp_path, "off"))
+    run = FakeRun(tmp_path, "off")
+    steering = _steering(run)
     assert [steering.look().kind for _ in range(3)] == ["go", "go", "stop"]
+    assert run.events[0] == {"kind": "warning", "code": "control"}
 
 
 def test_the_state_of_a_promoted_checkpoint_is_kept_for_a_rollback(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from evalsuite.checkpoint import open_checkpoint
+from evalsuite.errors import CheckpointError
 from evalsuite.trainers import TrainJob, parse
 from evalsuite.trainers.planning import PlanFacts
 from tests.train_plugins.runs import curve, digests, judge, log_of, make_job, make_start, of, run, sft_rows, warm
-from train_plugins.chat import IGNORED
+from train_plugins import tokenising
+from train_plugins.chat import IGNORED, load_tokenizer
 from train_plugins.settings import SFTOptions
 from train_plugins.sft import SFT, worker_environment
 
@@ -132,6 +134,17 @@ def test_long_rows_are_cut_or_dropped_and_counted(start: Path, tmp_path: Path) -
         assert warning["text"].startswith("3 of 22 rows are longer than 64 tokens and were ")
 
 
+def test_many_rows_are_tokenised_on_several_cores_to_the_same(start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = load_tokenizer(start, "tulu")
+    conversations = [row["messages"] for row in sft_rows(30)]
+    one = list(tokenising.tokenise_all(tokenizer, conversations, 64))
+    monkeypatch.setattr(tokenising, "ENOUGH", 10)
+    monkeypatch.setattr(tokenising, "CHUNK", 7)
+    monkeypatch.setattr(tokenising.os, "sched_getaffinity", lambda _: {0, 1})
+    assert list(tokenising.tokenise_all(tokenizer, conversations, 64)) == one
+    assert len(one) == 30
+
+
 # -- what is published --
 
 
@@ -170,6 +183,30 @@ def test_a_checkpoint_in_bfloat16_is_the_trained_model_rounded(tied: bool, tmp_p
     for name, tensor in trainer.model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor.to(torch.bfloat16)), name
     assert next(iter(trainer.model.parameters())).dtype == torch.float32
+
+
+def test_a_checkpoint_that_answers_otherwise_than_the_model_is_not_published(start: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from train_plugins.models import check_same, write_model
+
+    trainer = trainer_of(make_job(tmp_path / "out", start, sft_rows(8), lora={"r": 4}))
+    folder = tmp_path / "written"
+    folder.mkdir()
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()  # zero in new adapters
+    write_model(trainer, trainer.processing_class, folder, "float32")
+    before = torch.random.get_rng_state()
+    check_same(trainer, trainer.processing_class, folder, "float32")
+    assert torch.equal(before, torch.random.get_rng_state())
+    tensors = load_file(folder / "model.safetensors")
+    base = load_file(start / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file({**tensors, name: base[name]}, folder / "model.safetensors", {"format": "pt"})  # one was not merged
+    with pytest.raises(CheckpointError, match="differs by"):
+        check_same(trainer, trainer.processing_class, folder, "float32")
 
 
 def test_a_tokenizer_without_padding_gets_it_and_the_model_a_row_for_it(tmp_path: Path) -> None:

@@ -148,7 +148,9 @@ ROLLBACK_KILLS = ("rollback-logged", "control-obeyed")
 BACK = ("rollback", {"lr_scale": 0.5, "seed": 124})
 
 
-@pytest.mark.parametrize("kills", [(), ROLLBACK_KILLS], ids=["not killed", "killed while it obeys"])
+@pytest.mark.parametrize(
+    "kills", [(), ROLLBACK_KILLS, ("event-appended:2",)], ids=["not killed", "killed while it obeys", "killed before"]
+)
 def test_a_rollback_goes_on_from_the_promoted_state_with_another_seed_and_half_the_rate(
     kills: tuple[str, ...], start: Path, tmp_path: Path
 ) -> None:
@@ -167,7 +169,7 @@ def test_a_rollback_goes_on_from_the_promoted_state_with_another_seed_and_half_t
     # Step 4 begins the second epoch, so with another seed it has other rows.
     assert digests(job)["step-000004"] != digests(job)["step-000004-a1"]
     assert [event["decision"] for event in of(job, "gate")].count("continue") == 3
-    assert {event["name"] for event in of(job, "waiting")} >= {"step-000002", "step-000004"}
+    assert {event["name"] for event in of(job, "waiting")} <= set(digests(job))
     facts = json.loads((job.out / "checkpoints/step-000006-a1/evalsuite.json").read_text())
     assert facts["attempt"] == 1
     assert facts["tokens"] == of(job, "step")[-1]["tokens"]
