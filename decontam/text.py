@@ -73,7 +73,7 @@ def _segments(text: str) -> Iterator[tuple[int, int]]:
     boundary, letter = _unicode()
     edges = [found.start() for found in boundary.finditer(text)]
     for start, stop in pairwise(edges):
-        if letter.search(text, start, stop):
+        if letter.match(text, start, stop):
             yield from ((at, min(at + MAX_TOKEN, stop)) for at in range(start, stop, MAX_TOKEN))
 
 
@@ -81,8 +81,9 @@ def _segments(text: str) -> Iterator[tuple[int, int]]:
 def _unicode() -> tuple[Any, Any]:
     import regex
 
+    # White space can begin a piece, with a combining sign on it: that is no word, whatever the sign.
     # `w` makes \b the default word boundary of Unicode; with it both ends of the text are boundaries.
-    return regex.compile(r"(?w)\b"), regex.compile(r"[\p{Alphabetic}\p{N}\p{Ideographic}]")
+    return regex.compile(r"(?w)\b"), regex.compile(r"\S*?[\p{Alphabetic}\p{N}\p{Ideographic}]")
 
 
 def _standard_words(text: str) -> list[str]:

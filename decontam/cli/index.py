@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from decontam.cli.scan import cache_folder, complete_rules, eval_options, read_evals
+from decontam.cli.scan import analyzer_option, cache_folder, complete_rules, eval_options, read_evals
 
 if TYPE_CHECKING:
     from decontam.report.facts import EvalFacts
@@ -25,6 +25,7 @@ A scan with the same evals and settings finds it; so do scans on other machines 
 @click.command("index", epilog=EPILOG)
 @eval_options
 @click.option("--rule", default="tulu3", show_default=True, metavar="NAME", shell_complete=complete_rules)
+@analyzer_option
 @click.option("--cap", type=click.IntRange(min=1), default=50, show_default=True, help="As of scan.")
 @click.option("--near-dup", "near", is_flag=True, help="For scans with --near-dup.")
 @click.option("--short", type=click.Choice(["exact"]), help="For scans with --short.")
@@ -44,6 +45,7 @@ def command(
     data_root: Path | None,
     skip_missing: bool,
     rule: str,
+    analyzer: str | None,
     short: str | None,
     cache: Path | None,
     as_json: bool,
@@ -56,7 +58,8 @@ def command(
     from decontam.rules import find_rule
 
     evals = read_evals(specs, fields, kind, data_root, skip_missing)
-    folder = build_index(KERNEL, evals, find_rule(rule), short=bool(short), cache=cache or cache_folder(), **settings)
+    known = find_rule(rule, analyzer)
+    folder = build_index(KERNEL, evals, known, short=bool(short), cache=cache or cache_folder(), **settings)
     facts = eval_facts(KERNEL.open(folder), evals, own_matches(KERNEL, folder, evals))
     click.echo(_as_json(folder, facts) if as_json else "\n".join([str(folder), *map(_line, facts)]))
 

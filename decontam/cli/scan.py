@@ -54,6 +54,11 @@ def _complete_evals(ctx: click.Context, parameter: click.Parameter, incomplete: 
     return [*known, CompletionItem(incomplete, type="file")]
 
 
+analyzer_option = click.option(
+    "--analyzer",
+    type=click.Choice(["pattern", "standard"]),
+    help="How rule tulu3 splits words: at its separators, or as Unicode does (slow, to compare). [default: pattern]",
+)
 _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--select",
@@ -79,6 +84,7 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
         shell_complete=complete_rules,
         help="What counts as a match; `python -m decontam rules` lists them.",
     ),
+    analyzer_option,
     click.option(
         "--cap",
         type=click.IntRange(min=1),
@@ -238,6 +244,7 @@ def scan(
     select: Sequence[str] = (),
     scope: str = "prompts",
     rule: str = "tulu3",
+    analyzer: str | None = None,
     cap: int = 50,
     near_dup: bool = False,
     profile: str | None = None,
@@ -261,7 +268,10 @@ def scan(
     from decontam.job import Options, prepare, run
     from decontam.job.progress import Silent, observer
     from decontam.report.terminal import matrix_text
+    from decontam.rules import find_rule
 
+    if index is not None and analyzer is not None:
+        raise DecontamError("--index brings its rule with its analyzer; leave out --analyzer")
     if profile is not None and not near_dup:
         raise DecontamError("--profile is about near-duplicates; add --near-dup")
     runner = _runner(workers, ray)  # first: a cluster that does not answer is told before an index is built
@@ -272,7 +282,7 @@ def scan(
             evals,
             select=select,
             scan_all=scope == "all",
-            rule=rule,
+            rule=find_rule(rule, analyzer).name,
             cap=cap,
             drop_empty_fields=drop_empty_fields,
             limit=limit,

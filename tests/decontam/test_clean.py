@@ -165,7 +165,7 @@ def test_a_text_that_stands_in_a_message_twice_is_masked_twice(tmp_path: Path) -
     assert row["text"].endswith("What do you think about all of this?")
 
 
-@pytest.mark.parametrize("rule", ["any-8", "gpt3-13", "fixed-8", "exact"])
+@pytest.mark.parametrize("rule", ["tulu3-standard", "any-8", "gpt3-13", "fixed-8", "exact"])
 def test_masks_satisfy_every_rule(rule: str, tmp_path: Path) -> None:
     text = f"Once more with feeling: {QUESTION} Now write a poem about it. {QUESTION}"
     train = write(tmp_path / "data", "jsonl", [{"text": text}])

@@ -144,6 +144,24 @@ def test_the_rows_flagged_in_llm_adapters_are_those_that_equal_a_question_of_gsm
     assert [score for (_, name), score in pairs.items() if name == "33"] == [0.522]
 
 
+def test_the_other_analyzer_flags_the_same_rows_of_llm_adapters(
+    evals: Sequence[EvalSet], shared_data: Path, work: Path, scanned: Callable[[str], Scanned]
+) -> None:
+    """Which of the two upstream's index ends up with does not matter here, but scores differ."""
+    file, selector = FILES["adapters"]
+    gsm8k = [each for each in evals if each.name == "gsm8k"]
+    train = [f"{shared_data / 'train' / file}.jsonl"]
+    job = prepare(train, gsm8k, select=[selector], rule="tulu3-standard", cache=work / "cache", say=lambda line: None)
+    assert run(job, work / "standard", in_threads(1), Silent()).exit == 1
+    with (work / "standard" / "matches.jsonl").open(encoding="utf-8") as lines:
+        found = [json.loads(line) for line in lines]
+    assert {m["rule"] for m in found} == {"tulu3-standard"}
+    assert (len({m["row"] for m in found}), len({m["instance"] for m in found})) == (754, 755)
+    pairs = {(m["row"], m["instance"]): round(m["score"], 3) for m in found}
+    assert pairs.keys() == scanned("adapters").pairs("gsm8k").keys()
+    assert pairs != scanned("adapters").pairs("gsm8k")
+
+
 def test_few_rows_of_gsm8k_train_come_near_its_test_questions(scanned: Callable[[str], Scanned]) -> None:
     found = scanned("gsm8k train")
     assert found.pairs("gsm8k") == {(20, "632"): 0.75, (1314, "602"): 0.75, (5162, "602"): 0.75}

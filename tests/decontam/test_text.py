@@ -50,6 +50,10 @@ def test_the_words_of_each_analyzer(analyzer: Analyzer, words: list[str]) -> Non
     assert words_of(analyzer, "It's a state-of-the-art (v2.0) - don't! ὈΔΌΣ") == words
 
 
+def test_a_space_with_a_sign_on_it_is_no_word() -> None:
+    assert words_of("standard", "a \u0345 b _c x\u0345") == ["a", "b", "_c", "x\u0345"]  # U+0345 is a letter by Unicode
+
+
 def test_standard_drops_signs_and_cuts_long_words() -> None:
     assert words_of("standard", "a == b 🙂 … 中文 3,14") == ["a", "b", "中", "文", "3,14"]
     assert [len(word) for word in words_of("standard", "x" * 600)] == [255, 255, 90]

@@ -38,6 +38,19 @@ def test_golden_windows_of_a_sentence_full_of_edges() -> None:
     assert [(window.start, window.stop) for window in field.windows] == [(i, i + 8) for i in range(12)]
 
 
+def test_standard_words_keep_versions_whole_and_drop_signs() -> None:
+    (field,) = fields_of(RULES["tulu3-standard"], [GOLDEN])
+    assert field.n == 19  # the positions are spaCy's all the same
+    assert [" ".join(window.phrase) for window in field.windows[8:]] == [
+        "art v2.0 test do",  # `pattern`: art v2 0 test do
+        "art v2.0 test don't",
+        "v2.0 test don't panic",
+        "v2.0 test don't panic",
+    ]
+    (operators,) = fields_of(RULES["tulu3-standard"], ["x += 1 if a == b else c"])
+    assert operators.windows[0].phrase == ("x", "1", "if", "a")  # no operators: why upstream meant another
+
+
 def test_golden_windows_of_a_price() -> None:
     (field,) = fields_of(TULU3, ["$2 per fresh duck egg at the farmers' market daily"])
     assert (field.n, len(field.windows)) == (12, 5)

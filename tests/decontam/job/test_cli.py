@@ -85,6 +85,15 @@ def test_an_incomplete_scan_exits_3_and_strict_exits_2(world: Path, capsys: pyte
         ),
         (["scan", "a.jsonl", "--evals", "sums.jsonl", "--rule", "idf", "--short", "exact"], "rule 'idf' is not"),
         (["scan", "a.jsonl", "--evals", "sums.jsonl", "--rule", "exact", "--short", "exact"], "rule 'exact' is not"),
+        (["scan", "a.jsonl", "--index", ".", "--analyzer", "standard"], "leave out --analyzer"),
+        (
+            ["scan", "a.jsonl", "--evals", "sums.jsonl", "--rule", "any-8", "--analyzer", "standard"],
+            "rule 'any-8' has the analyzer 'words'",
+        ),
+        (
+            ["scan", "a.jsonl", "--evals", "sums.jsonl", "--analyzer", "standard", "--short", "exact"],
+            "rule 'tulu3-standard' has others",
+        ),
         (["scan", "--evals", "sums.jsonl"], "Missing argument 'TRAIN...'"),
         (["scan", "a.jsnl", "--evals", "sums.jsonl"], "no file or folder 'a.jsnl'; did you mean 'a.jsonl'?"),
         (["scan", "a.jsonl", "--evals", "sums.jsnl"], "no evals at 'sums.jsnl'"),
@@ -150,7 +159,7 @@ def test_an_index_is_built_ahead_and_says_what_it_cannot_protect(
 
 def test_the_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rules"]) == 0
-    assert capsys.readouterr().out.splitlines()[0].startswith("tulu3    8-grams of spaCy tokens")
+    assert capsys.readouterr().out.splitlines()[0].startswith("tulu3           8-grams of spaCy tokens")
     assert main(["rules", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["any-8"]["n"] == 8
 
@@ -170,7 +179,7 @@ def complete(*words: str) -> list[str]:
 
 
 def test_rules_verbs_and_evals_are_completed() -> None:
-    assert complete("scan", "a.jsonl", "--rule", "t") == ["tulu3"]
+    assert complete("scan", "a.jsonl", "--rule", "t") == ["tulu3", "tulu3-standard"]
     assert complete("scan", "a.jsonl", "--evals", "decontam") == ["decontam:tulu3", "decontam"]
     assert complete("r") == ["review", "rules"]
 

@@ -11,13 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from decontam.__main__ import main
 from decontam.evals import eval_set, unprotected
 from decontam.job.protection import eval_facts, own_matches
 from decontam.job.work import KERNEL
+from decontam.report.source import training_texts
 from decontam.rules import find_rule
 from decontam.types import EvalSet
 from tests.decontam.job.plain import make_job, scan, sums, tree, write_rows
 
+DOTS = "x1.0 y2.0 z3.0 a4.0 b5.0 c6.0 d7.0 e8.0 f9.0"
 REPORTS = ("matches.jsonl", "verdict.json", "matrix.tsv", "clean_ids/sums.txt")
 
 
@@ -59,6 +62,33 @@ def test_workers_and_shards_change_no_report(tmp_path: Path, workers: int) -> No
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes(), name
 
 
+def test_the_analyzer_is_known_to_index_scan_review_and_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("quiz.jsonl").write_text(json.dumps({"question": DOTS}))
+    Path("a.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in (DOTS, DOTS.replace(".", " "), "no")))
+    asked = ["--evals", "quiz.jsonl", "--cache", "cache"]
+    for analyzer, rule, rows in (("pattern", "tulu3", [0, 1]), ("standard", "tulu3-standard", [0])):
+        # 2.0 is two words by the separators of `pattern`, and one by Unicode's
+        assert main(["index", *asked, "--analyzer", analyzer]) == 0
+        index = capsys.readouterr().out.splitlines()[0]
+        assert main(["scan", "a.jsonl", *asked, "--analyzer", analyzer, "--out", analyzer, "--quiet"]) == 1
+        matches = [json.loads(line) for line in Path(analyzer, "matches.jsonl").read_text().splitlines()]
+        assert [(match["row"], match["rule"]) for match in matches] == [(row, rule) for row in rows]
+        verdict = json.loads(Path(analyzer, "verdict.json").read_text())
+        assert (verdict["rule"]["name"], verdict["rule"]["analyzer"]) == (rule, analyzer)
+        assert json.loads(Path(analyzer, "manifest.json").read_text())["index"] == Path(index).name
+        assert main(["clean", analyzer, "-o", f"clean-{analyzer}", "--how", "mask-span", "--quiet"]) == 0
+        assert len(Path(f"clean-{analyzer}", "a.jsonl").read_text().splitlines()) == 3 - len(rows)
+        capsys.readouterr()
+        assert main(["review", analyzer]) == 0
+        assert capsys.readouterr().out.count("score 1.000") == len(rows)
+        assert training_texts(Path(analyzer), None, print).about == find_rule(rule).about
+    assert main(["scan", "a.jsonl", *asked, "--out", "standard", "--quiet"]) == 2
+    assert "rule was tulu3-standard, now tulu3" in capsys.readouterr().err
+
+
 def mixed() -> list[EvalSet]:
     texts = [
         "Far too short",
@@ -75,7 +105,7 @@ def mixed() -> list[EvalSet]:
     ]
 
 
-@pytest.mark.parametrize("rule", ["tulu3", "fixed-8", "any-8", "gpt3-13", "idf", "exact"])
+@pytest.mark.parametrize("rule", ["tulu3", "tulu3-standard", "fixed-8", "any-8", "gpt3-13", "idf", "exact"])
 def test_what_a_scan_of_own_texts_misses_is_what_the_reference_says(tmp_path: Path, rule: str) -> None:
     evals = mixed()
     settings = {"cap": 50, "short": False, "near": False, "drop_empty_fields": False}
