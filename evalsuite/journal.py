@@ -68,6 +68,8 @@ class KeyMaker:
             digest.update(b"\1" if prompt.chat else b"\0")
             if request.top_logprobs:  # not said otherwise: keys of older journals stay what they are
                 self._add(digest, f"top {request.top_logprobs}")
+            if request.json_schema:
+                self._add(digest, f"schema {request.json_schema}")
         else:
             prompt = request.context
             self._add(digest, "loglikelihood", sample, str(number), prompt.text, *request.options)

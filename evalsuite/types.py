@@ -53,12 +53,15 @@ class GenerateRequest:
     """One response to be written. `want_tokens` asks for token ids and their log-probabilities too.
 
     `top_logprobs` asks for so many of the likeliest first tokens (engine `api`; for judges that are read that way).
+    `json_schema` is the JSON text of a schema that a chat endpoint is asked to keep to; other engines, and endpoints
+    that cannot, leave it to the prompt.
     """
 
     prompt: Prompt
     sampling: Sampling
     want_tokens: bool = False
     top_logprobs: int = 0
+    json_schema: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,15 @@ FOR_SERVERS = ("served_model", "api_key_env", "tokenizer", "revision", "prices",
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One text to be written. `key` tells it from every other one of a journal: two keys may ask in the same words."""
+    """One text to be written. `key` tells it from every other one of a journal: two keys may ask in the same words.
+
+    `json_schema` is asked of endpoints that know what that is (see `GenerateRequest`).
+    """
 
     key: str
     messages: tuple[Message, ...]
     sampling: Sampling
+    json_schema: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,7 @@ def ask(
     """
     from evalsuite.journal import Journal
 
-    keys = [_sha256([dict(engine.identity), _plain(q.messages), repr(q.sampling), q.key]) for q in questions]
+    keys = [_key(engine, question) for question in questions]
     if len({*keys}) < len(keys):
         double = next(q.key for i, q in enumerate(questions) if keys[i] in keys[:i])
         raise UsageError(f"the question {double!r} is asked twice")
@@ -217,6 +221,11 @@ def ask(
         left = [i for i in range(len(keys)) if i not in stored]
         if left:
             yield from _ask(engine, questions, keys, left, store, watching, stage)
+
+
+def _key(engine: Engine, question: Question) -> str:
+    asked = [dict(engine.identity), _plain(question.messages), repr(question.sampling), question.key]
+    return _sha256([*asked, question.json_schema] if question.json_schema else asked)
 
 
 def tokens_used(journal: Path, engine: Engine) -> tuple[int, int]:
@@ -240,7 +249,7 @@ def _ask(
 ) -> Iterator[tuple[Question, Answered]]:
     spent = _Spent(store.folder, engine)
     # The full set goes in: an engine forms its batches from it, so a resumed run repeats the arithmetic of a whole one.
-    requests = [GenerateRequest(engine.prompt(q.messages), q.sampling) for q in questions]
+    requests = [GenerateRequest(engine.prompt(q.messages), q.sampling, json_schema=q.json_schema) for q in questions]
     try:
         for i, response in engine.model().generate(requests, left):
             store.append(keys[i], questions[i].key, 0, response)

@@ -7,6 +7,7 @@ there are instructions that it says nothing about.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,17 @@ class Aspect:
         ((role, content),) = fill(template, {"instruction": conversation, **fields}, seed=seed).turns
         return Message(role, content)
 
+    def json_schema(self, n_texts: int) -> str:
+        """The JSON schema of an answer about so many texts, as text."""
+        ratings: list[Mapping[str, object]] = [{"type": "integer", "enum": list(range(LOWEST, HIGHEST + 1))}]
+        ratings += [{"type": "string", "enum": ["N/A"]}] * bool(self.not_applicable)
+        entry = {
+            "text": {"type": "integer", "enum": list(range(1, n_texts + 1))},
+            "reason": {"type": "string"},
+            "rating": {"anyOf": ratings},
+        }
+        return json.dumps(_object({"ratings": {"type": "array", "items": _object(entry)}}))
+
     def _wording(self, n_texts: int) -> str:
         scale = "\n".join(f"{value}: {meaning}" for value, meaning in sorted(self.scale.items()))
         unless = f'"N/A": {self.not_applicable}\n' if self.not_applicable else ""
@@ -83,6 +95,11 @@ class Aspect:
             texts="\n\n".join(f"Text {number}:\n{{{{text_{number}}}}}" for number in range(1, n_texts + 1)),
             or_not=' or "N/A"' if self.not_applicable else "",
         )
+
+
+def _object(properties: Mapping[str, object]) -> dict[str, object]:
+    """A schema of an object that has these keys and no others, which is what endpoints call strict."""
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
 def load_aspects(names: Sequence[str], where: Path = Path()) -> tuple[Aspect, ...]:

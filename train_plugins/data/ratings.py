@@ -187,6 +187,7 @@ def _question(key: str, sheet: _Sheet, aspect: Aspect, grading: Grading) -> Ques
         key,
         (message,),
         Sampling(s.max_tokens, s.stop, s.temperature, s.top_p, seed=seed_of(grading.seed, key, "judge")),
+        aspect.json_schema(len(texts)),
     )
 
 

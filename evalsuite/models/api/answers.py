@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,6 +128,11 @@ class Speaker:
             return finish_thinking(text, self.thinking, stops, eos, specials, ended=said == "stop", opened=opened)
         answer, hit = finish_text(text, stops, eos, specials)
         return Ending(answer, "stop" if hit else said, reasoning)
+
+
+def in_form(schema: str) -> Body:
+    """What asks a chat endpoint for an answer by a JSON schema."""
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(schema)}}}
 
 
 def first_choice(answer: Body) -> dict[str, Any]:

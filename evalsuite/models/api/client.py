@@ -78,15 +78,16 @@ class Client:
         found = asyncio.run_coroutine_threadsafe(all_of_them(), self._started()).result()
         return dict(zip(asked, found, strict=True))
 
-    async def ask(self, path: str, body: Answer) -> Answer:
-        """An answer for the run: failures are counted, and end it when there is nothing but failures.
+    async def ask(self, path: str, body: Answer, *, counts: bool = True) -> Answer:
+        """An answer for the run: failures are counted unless told not to, and end it where nothing else comes.
 
         Raises ApiError for this request, EngineError or Incomplete for the run.
         """
         try:
             answer = await self._tries(path, body, self.limits.max_retries)
         except ApiError as error:
-            self._health.failure(error)
+            if counts:
+                self._health.failure(error)
             raise
         self._health.success()
         return answer

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from evalsuite.errors import EngineError
 from evalsuite.models.api.access import key_for
-from evalsuite.models.api.answers import CHAT, COMPLETIONS, Speaker, first_choice, usage
+from evalsuite.models.api.answers import CHAT, COMPLETIONS, Speaker, first_choice, in_form, usage
 from evalsuite.models.api.budget import Budget, Price, read_price
 from evalsuite.models.api.client import Client, Limits
 from evalsuite.models.api.health import ApiError
@@ -27,6 +27,7 @@ from evalsuite.models.stops import Thinking
 from evalsuite.types import Failed, GenerateRequest, Likelihoods, LoglikRequest, Message, Prompt, Response, Sampling
 
 UNKNOWN_WINDOW = 1 << 30
+REFUSALS = (400, 404, 422)  # what a server may say to a field that it does not know
 ENCODED = 64
 CANARY = ("The capital of France is", "1, 2, 3, 4,", "def main():")
 CANARY_TOKENS = 16
@@ -75,6 +76,7 @@ class APIModel:
         self.deviation = ""
         price = read_price(Path(prices), served_model) if prices else Price()
         self.budget = Budget(max_tokens_total, max_cost_usd, price)
+        self._takes_schemas: bool | None = None  # not known before the first request that has one
         self._chat_template, self._max_length = chat_template, max_length
 
     @cached_property
@@ -225,10 +227,27 @@ class APIModel:
                 return Response("", "error", why=why)
         body = self.speaker.body(request, ids, limit)
         n_prompt = len(ids) if ids is not None else _most_tokens(request.prompt.text)
+        path = self.speaker.path(request)
         try:
-            return self.speaker.response(request, await self._ask(self.speaker.path(request), body, n_prompt), limit)
+            return self.speaker.response(request, await self._ask_in_form(request, path, body, n_prompt), limit)
         except ApiError as error:
             return Response("", "error", why=self._said(error))
+
+    async def _ask_in_form(self, request: GenerateRequest, path: str, body: Body, n_prompt: int) -> Body:
+        """The answer, by the request's schema where the server knows what that is."""
+        if not request.json_schema or path != CHAT or self._takes_schemas is False:
+            return await self._ask(path, body, n_prompt)
+        try:
+            formed = body | in_form(request.json_schema)
+            answer = await self._ask(path, formed, n_prompt, counts=self._takes_schemas is True)
+        except ApiError as error:
+            if self._takes_schemas is True or error.status not in REFUSALS:
+                raise
+            answer = await self._ask(path, body, n_prompt)
+            self._takes_schemas = False  # the same question without a schema was not refused
+            return answer
+        self._takes_schemas = True
+        return answer
 
     def _token_jobs(
         self, requests: Sequence[LoglikRequest], order: Sequence[int]
@@ -262,13 +281,13 @@ class APIModel:
             await self._ask(COMPLETIONS, {"model": self.served_model, "temperature": 0, **body}, n_prompt)
         )
 
-    async def _ask(self, path: str, body: Body, n_prompt: int) -> Body:
+    async def _ask(self, path: str, body: Body, n_prompt: int, *, counts: bool = True) -> Body:
         """The answer, with its tokens accounted for; a server that does not count is taken to have used it all."""
         n_new = int(body.get("max_tokens") or body.get("max_completion_tokens") or 0)
         await self.budget.reserve(n_prompt, n_new)
         used = (0, 0)
         try:
-            answer = await self.client.ask(path, body)
+            answer = await self.client.ask(path, body, counts=counts)
             used = usage(answer)
             used = used if any(used) else (n_prompt, n_new)
             return answer

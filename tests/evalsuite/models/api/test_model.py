@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -203,6 +204,33 @@ def test_a_refusal_before_any_success_ends_the_run() -> None:
     ):
         list(model.generate([request(f"{i}") for i in range(500)]))
     assert len(server.asked()) < 100
+
+
+FORM = '{"type": "object"}'
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_schema_is_asked_for_until_the_server_refuses_it(known: bool) -> None:
+    def script(body: Body, attempt: int) -> Reply | None:
+        if "response_format" in body and not known:
+            return Reply({"error": "unknown field response_format"}, 400)
+        return Reply(said({"content": "{}" if "response_format" in body else "free"}))
+
+    with serving(script, concurrency=1) as (server, model):
+        asked = [dataclasses.replace(talk(f"{i}"), json_schema=FORM) for i in range(4)]
+        found = dict(model.generate(asked))
+        sent = [body.get("response_format") for body in server.asked()]
+    assert [found[i].text for i in range(4)] == ["{}" if known else "free"] * 4
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}}
+    assert sent == ([form] * 4 if known else [form] + [None] * 4)
+
+
+def test_a_refusal_that_is_not_about_the_schema_ends_the_run_all_the_same() -> None:
+    with (
+        serving(lambda body, n: Reply({"error": "temperature is not supported"}, 400)) as (_, model),
+        pytest.raises(EngineError, match="temperature is not supported"),
+    ):
+        list(model.generate([dataclasses.replace(talk("a"), json_schema=FORM)]))
 
 
 def test_a_prompt_that_is_too_long_fails_alone() -> None:
