@@ -31,6 +31,9 @@ from train_plugins.settings import DPOOptions
 SEGMENT_PAIRS = 512
 SEGMENT_S = 30.0
 PATIENCE_S = 90  # a network file system may list what another machine wrote only after a minute
+# TRL copies fresh adapters as those of the reference. The start itself is the reference, and transformers resumes no
+# adapters but the second set where a state has two.
+REF_ADAPTER = "ref"
 METRICS = (
     "margin", "accuracy", "logratio/chosen", "logratio/rejected", "length_ratio", "kl/chosen", "truncated",
 )  # fmt: skip
@@ -70,6 +73,8 @@ class PairTrainer(StepWise, DPOTrainer):
         super().__init__(**trl)
         if cache is not None:
             self.ref_model = None  # all that was asked of it is in the cache
+        if REF_ADAPTER in getattr(self.model, "peft_config", {}):
+            self.model.delete_adapter(REF_ADAPTER)
 
     def get_train_dataloader(self) -> Any:
         self._sums.clear()  # a rollback leaves passes behind that nothing logged

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,20 @@ from trl import DPOConfig, DPOTrainer
 
 from evalsuite.checkpoint import open_checkpoint
 from evalsuite.errors import DataError, UsageError
-from evalsuite.trainers import Coupling, DataRef, SaveRule, TrainJob, find_trainer, parse, read_events, write_job
+from evalsuite.trainers import (
+    Coupling,
+    DataRef,
+    Launch,
+    SaveRule,
+    TrainJob,
+    find_trainer,
+    parse,
+    read_events,
+    worker_command,
+    write_job,
+)
 from evalsuite.trainers.planning import PlanFacts
+from tests.train_plugins.runs import run as fork_worker
 from train_plugins import packing
 from train_plugins.chat import TULU, TokenizedPair, load_tokenizer
 from train_plugins.dpo import DPO
@@ -474,6 +487,20 @@ def test_adapters_are_switched_off_for_the_reference(tmp_path: Path, models: dic
     assert losses(going) == pytest.approx(losses(cached), abs=1e-6)
 
 
+def test_adapters_killed_between_state_and_checkpoint_are_the_trained_ones(
+    tmp_path: Path, models: dict[str, Path]
+) -> None:
+    options = {"lora": {"r": 4, "alpha": 8.0}, "lr": 1e-2}
+    jobs = [job_in(tmp_path / name / "dpo", models, rows(8), **options) for name in ("whole", "killed")]
+    whole, killed = (replace(job, save=SaveRule(steps=1)) for job in jobs)
+    trained(whole)
+    write_job(killed)
+    assert fork_worker(killed, partial(main, DPOOptions, work), "state-renamed:2") == -9
+    trained(killed)
+    weights = "checkpoints/step-000002/model.safetensors"
+    assert (killed.out / weights).read_bytes() == (whole.out / weights).read_bytes()
+
+
 def test_simpo_needs_no_reference_at_all(
     tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -569,11 +596,10 @@ def test_importing_the_plugin_is_cheap() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def worker(job: TrainJob, *, fault: str = "", processes: int = 1) -> int:
+def worker(job: TrainJob, *, fault: str = "") -> int:
     write_job(job)
-    launch = ["-m", "accelerate.commands.launch", "--num_processes", str(processes), "--cpu"] if processes > 1 else []
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "EVALSUITE_TRAIN_FAULT": fault}
-    command = [sys.executable, *launch, "-m", "train_plugins.dpo_worker", "--job", str(job.out / "job.json")]
+    command = worker_command("train_plugins.dpo_worker", job)
     return subprocess.run(command, env=variables, stderr=subprocess.DEVNULL).returncode
 
 
@@ -602,7 +628,9 @@ def test_two_processes_train_as_one_does(tmp_path: Path, models: dict[str, Path]
     # 7 pairs in steps of 4: the second step has 3, of which process 1 has one.
     one = trained(job_in(tmp_path / "a" / "one", models, rows(7), reference="other"))
     two = job_in(tmp_path / "b" / "two", models, rows(7), reference="other", per_device_batch=1)
-    assert worker(two, processes=2) == 0
+    two = replace(two, launch=Launch(processes=2))
+    assert worker(two) == 0
+    assert [event["processes"] for event in read_events(two.out / "events.jsonl") if event["kind"] == "start"] == [2]
     for a, b in zip(one, steps_of(two.out), strict=True):
         for name in ("loss", "grad_norm", "tokens", *METRICS):
             assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-6), name
