@@ -19,6 +19,7 @@ class BadRow:
     code: str
     found: str
     expected: str
+    text: str = ""  # the line as it stands, where no row came of it; bytes that are no UTF-8 as surrogates
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.code}: {self.found}; expected {self.expected}"

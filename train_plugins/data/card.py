@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+MARKUP = re.compile(r"[\\`|<\[\]]|(?<!\w)[*_]|[*_](?!\w)")
 HEAD = ("source", "origin", "revision", "licence", "made by", "skills", "rows in", "dropped", "rows out")
 
 
@@ -19,10 +21,10 @@ def _head(meta: Mapping[str, Any], file: str) -> str:
     lines = [
         f"# {meta['name']}",
         "",
-        *([str(meta["about"]), ""] if meta["about"] else []),
+        *([plain(meta["about"]), ""] if meta["about"] else []),
         f"- file: `{file}`, {meta['rows']:,} rows of kind {meta['kind']}, sha256 `{meta['digest']}`",
         f"- made by: {made['by']}, mix `{made['mix'][:16]}`, seed {made['seed']}, doubles by {made['dedup']}",
-        f"- licence: {meta['licence']}",
+        f"- licence: {plain(meta['licence'])}",
         f"- skills: {', '.join(meta['skills'])}",
     ]
     return "\n".join(lines)
@@ -43,7 +45,7 @@ def _sources(meta: Mapping[str, Any]) -> str:
         )
         for each in meta["sources"]
     ]
-    notes = [f"- {each['name']}: {each['note']}" for each in meta["sources"] if each["note"]]
+    notes = [f"- {each['name']}: {plain(each['note'])}" for each in meta["sources"] if each["note"]]
     more = ["", *notes] if notes else []
     return "\n".join(["## Sources", "", *table([HEAD, *rows], first_number=6), *more])
 
@@ -61,7 +63,7 @@ def _drops(meta: Mapping[str, Any]) -> str:
 
 def _decontamination(meta: Mapping[str, Any]) -> str:
     if waived := meta.get("decontamination_waived"):
-        return f"## Decontamination\n\nWaived: {waived}"
+        return f"## Decontamination\n\nWaived: {plain(waived)}"
     lines = ["## Decontamination", ""]
     for report in meta["decontamination"]:
         found = ", ".join(f"{name} {rate:.2%}" for name, rate in report["rates"].items()) or "nothing found"
@@ -96,13 +98,19 @@ def _use(file: str) -> str:
     )
 
 
+def plain(text: Any) -> str:
+    """A text on one line in which nothing is Markdown or HTML: whoever names a source does not write the card."""
+    line = MARKUP.sub(r"\\\g<0>", " ".join(str(text).split()))
+    return re.sub(r"^(?=[#+-] |\d+[.)] )", r"\\", line)
+
+
 def table(rows: Sequence[Sequence[str]], first_number: int) -> Iterator[str]:
     """Lines of a Markdown table; columns from `first_number` on are set to the right."""
     head, *rest = rows
     yield _row(head)
     yield _row(["---:" if i >= first_number else "---" for i in range(len(head))])
-    yield from (_row(each) for each in rest)
+    yield from (_row([plain(cell) for cell in each]) for each in rest)
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    return f"| {' | '.join(cells)} |"

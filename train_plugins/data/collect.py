@@ -6,8 +6,9 @@ import glob
 import hashlib
 import itertools
 import os
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from train_plugins.data.rows import Kind, RowRules, check_row, content_id, kind_
 from train_plugins.data.writing import read_meta, sidecar
 
 CHUNK = 256  # rows that a process is given at a time
+WINDOW = 4  # such chunks for each process that are read ahead
 
 
 class MissingSources(DataError):
@@ -91,6 +93,11 @@ def collect(
         n_in = 0
         told: dict[str, bytes] = {}
         for why, line, fact, identity, found in run(partial(_examine, rules), _rows(mix, source, place, dropped)):
+            if why == "bad_row":
+                dropped[why] += 1
+                if not source.max_bad:
+                    raise DataError(f"{source.name}: row {identity!r}: {line.decode()}; expected JSON values")
+                continue
             n_in += 1
             kind = kind or found
             if found != kind:
@@ -102,10 +109,13 @@ def collect(
                 raise DataError(f"{source.name}: two rows of different content have the id {identity!r}")
             facts.append(Facts(fact.key, fact.prompt, fact.content, file.tell(), fact.text))
             file.write(line)
+    unseen = dropped["where"] + dropped["bad_row"]
+    if not n_in + unseen:
+        raise DataError(f"{source.name}: no rows in {', '.join(path.name for path in place.files)}; leave it out")
+    _refuse_bad(source, dropped["bad_row"], n_in + unseen)
     kept, doubles = seen.keep(facts)
     _copy(raw, kept, out)
     raw.unlink()
-    unseen = dropped["where"] + dropped["bad_row"]
     return Collected(n_in + unseen, {**dropped, **doubles}, len(kept)), kind or "sft"
 
 
@@ -173,9 +183,13 @@ def _rows(mix: Mix, source: Source, place: Place, dropped: Counter[str]) -> Iter
                 yield row
             else:
                 dropped["where"] += 1
-    if dropped["bad_row"] > source.max_bad * n:
-        share = f"{dropped['bad_row']} of {n} rows cannot be used, more than max_bad: {source.max_bad:g}"
-        raise DataError(f"{source.name}: {share}; the first is {first}")
+    _refuse_bad(source, dropped["bad_row"], n, f"; the first is {first}")
+
+
+def _refuse_bad(source: Source, n_bad: int, n: int, more: str = "") -> None:
+    if n_bad > source.max_bad * n:
+        share = f"{n_bad} of {n} rows cannot be used, more than max_bad: {source.max_bad:g}"
+        raise DataError(f"{source.name}: {share}{more}")
 
 
 def canonical(path: Path, name: str, rules: RowRules) -> Iterator[tuple[Mapping[str, Any], dict[str, Any] | BadRow]]:
@@ -214,14 +228,21 @@ class _Rules:
 
 
 def _examine(rules: _Rules, row: dict[str, Any]) -> tuple[str, bytes, Facts, str, Kind]:
-    """(reason to leave it out, its line, what it is known by, its id, its kind): pure, so any process may do it."""
+    """(reason to leave it out, its line, what it is known by, its id, its kind): pure, so any process may do it.
+
+    For `bad_row`, the line says what is wrong with it: a field beside the messages may hold what JSON has no word for.
+    """
     identity, kind = str(row["id"]), kind_of(row)
     if why := reason(row, rules.filters):
         return why, b"", Facts(b"", b"", b"", 0), identity, kind
     text = normalised("\n".join(user_turns(row)))[:READ] if rules.near else ""
     fact = Facts(sort_key(rules.seed, identity), conversation_hash(row), bytes.fromhex(content_id(row)), 0, text)
     rest = {name: value for name, value in row.items() if name not in ("id", "source")}
-    return "", row_bytes({"id": identity, "source": rules.source, **rest}), fact, identity, kind
+    try:
+        line = row_bytes({"id": identity, "source": rules.source, **rest})
+    except (TypeError, ValueError) as error:
+        return "bad_row", f"it cannot be written ({error})".encode("utf-8", "replace"), fact, identity, kind
+    return "", line, fact, identity, kind
 
 
 @contextmanager
@@ -232,8 +253,28 @@ def _mapper(processes: int) -> Iterator[Callable[..., Iterator[Any]]]:
         return
     import multiprocessing
 
+    # Without a gate the pool would read all rows into memory, however slow the processes are.
+    gate = threading.Semaphore(WINDOW * CHUNK * processes)
+    stop = threading.Event()
+
+    def gated(rows: Iterable[Any]) -> Iterator[Any]:
+        for row in rows:
+            gate.acquire()
+            if stop.is_set():
+                return
+            yield row
+
+    def run(work: Callable[[Any], Any], rows: Iterable[Any]) -> Iterator[Any]:
+        for result in pool.imap(work, gated(rows), chunksize=CHUNK):
+            gate.release()
+            yield result
+
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield partial(pool.imap, chunksize=CHUNK)
+        try:
+            yield run
+        finally:  # the thread that hands out rows may wait at the gate
+            stop.set()
+            gate.release()
 
 
 def _copy(raw: Path, kept: Sequence[Facts], out: Path) -> None:

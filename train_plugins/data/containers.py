@@ -54,6 +54,8 @@ def form_of(path: Path) -> tuple[str, str]:
     suffix = path.with_suffix("").suffix if packing else path.suffix
     if suffix not in SUFFIXES:
         raise DataError(f"{path}: its name does not end in {READABLE}{did_you_mean(suffix, SUFFIXES)}")
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{path} is a link to {str(path.readlink())!r}, where there is no file")
     if not path.exists():
         beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"no file or folder {str(path)!r}{did_you_mean(path.name, beside)}")
@@ -84,7 +86,7 @@ def _read_jsonl(file: BinaryIO, path: Path) -> Iterator[Place]:
         try:
             yield number, parse(line)
         except ValueError as error:
-            yield number, _unreadable(error, str(path), number)
+            yield number, _unreadable(error, str(path), number, line)
 
 
 def parser() -> Callable[[bytes], Any]:
@@ -92,7 +94,7 @@ def parser() -> Callable[[bytes], Any]:
 
     def plain(line: bytes) -> Any:
         try:
-            return json.loads(line.decode())
+            return json.loads(line.decode(), parse_constant=_refuse_constant)
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
 
@@ -110,14 +112,19 @@ def parser() -> Callable[[bytes], Any]:
     return fast
 
 
-def _unreadable(error: ValueError, file: str, number: int) -> BadRow:
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _unreadable(error: ValueError, file: str, number: int, line: bytes = b"") -> BadRow:
+    text = line.decode(errors="surrogateescape").rstrip("\r\n")
     if isinstance(error, UnicodeDecodeError):
         found = f"byte {error.object[error.start]:#04x} at byte {error.start + 1}"
-        return BadRow(file, number, "not_utf8", found, "text in UTF-8")
+        return BadRow(file, number, "not_utf8", found, "text in UTF-8", text)
     if isinstance(error, json.JSONDecodeError):
         found = f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
-        return BadRow(file, number, "not_json", found, "one JSON object")
-    return BadRow(file, number, "not_json", str(error), "one JSON object")
+        return BadRow(file, number, "not_json", found, "one JSON object", text)
+    return BadRow(file, number, "not_json", str(error), "one JSON object", text)
 
 
 def _read_json(file: BinaryIO, path: Path) -> Iterator[Place]:
@@ -156,8 +163,8 @@ class _Rest(io.RawIOBase):
 def _read_csv(file: BinaryIO, path: Path) -> Iterator[Place]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    rows = csv.reader(text)
-    header = next(rows, [])
+    rows = csv.reader(text, strict=True)  # else a quote that is never closed takes in the rest of the file
+    header: list[str] | None = None
     while True:
         number = rows.line_num + 1
         try:
@@ -166,8 +173,16 @@ def _read_csv(file: BinaryIO, path: Path) -> Iterator[Place]:
             return
         except csv.Error as error:
             raise DataError(f"{path}:{number}: not CSV ({error})") from error
-        if fields:
+        if header is None:
+            header = _header(fields, path)
+        elif fields:
             yield number, _csv_row(header, fields, str(path), number)
+
+
+def _header(fields: list[str], path: Path) -> list[str]:
+    if twice := sorted({name for name in fields if fields.count(name) > 1}):
+        raise DataError(f"{path}:1: the column {', '.join(map(repr, twice))} is there twice; rename or remove one")
+    return fields
 
 
 def _csv_row(header: list[str], fields: list[str], file: str, number: int) -> Any | BadRow:

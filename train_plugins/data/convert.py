@@ -19,7 +19,7 @@ from train_plugins.data.formats import DETECTED_BY, Format, detect, find_format,
 from train_plugins.data.kinds import REQUIRED, RULES, Kind, Problem, RowRules, content_id, kind_of, rules_meta
 from train_plugins.data.mappings import Malformed, Reading
 from train_plugins.data.sources import Source
-from train_plugins.data.writing import DatasetWriter, Written
+from train_plugins.data.writing import DatasetWriter, Written, part_of, remove_parts, sidecar
 
 REPORT_EVERY = 10_000  # rows between two calls of `progress`
 
@@ -78,7 +78,7 @@ def convert(
                         rejects.add(problems, row)
                 if work.tally.n_rows % REPORT_EVERY == 0:
                     progress(work.tally.n_rows)
-        if why := _why_not(work.tally, options):
+        if why := _why_not(work.tally, work.empty, options):
             return Converted(work.tally, work.formats, work.dropped, None, None, why)
         written = writer.finish(work.meta(sources))
         return Converted(work.tally, work.formats, work.dropped, written, rejects.finish())
@@ -91,10 +91,14 @@ def _written(writer: DatasetWriter, row: Any, work: _Work, file: str, line: int)
     except UnicodeEncodeError as error:
         found = f"U+{ord(error.object[error.start]):04X} in a field"
         return [BadRow(file, line, "not_utf8", found, "text without lone surrogates")]
+    except (TypeError, ValueError) as error:  # a field that is kept, of a column store: a date, bytes
+        return [BadRow(file, line, "wrong_type", f"a field that JSON does not have ({error})", "JSON values")]
     return ()
 
 
 def _refuse(sources: Sequence[Source], out: Path, options: ConvertOptions) -> None:
+    if _rejects(out, options).absolute() in (out.absolute(), sidecar(out).absolute()):
+        raise UsageError(f"--rejects {_rejects(out, options)} is where the rows or their facts go; name another file")
     for path in (out, _rejects(out, options)):
         if path.exists() and any(source.path is not None and source.path.samefile(path) for source in sources):
             raise UsageError(f"{path} is what is read; name another file")
@@ -111,9 +115,9 @@ def _rejects(out: Path, options: ConvertOptions) -> Path:
     return options.rejects or out.with_name("rejects.jsonl")
 
 
-def _why_not(tally: Tally, options: ConvertOptions) -> str:
-    if tally.n_rows == 0:
-        return "no rows; expected at least one"
+def _why_not(tally: Tally, empty: Sequence[str], options: ConvertOptions) -> str:
+    if empty:
+        return f"{', '.join(empty)}: no rows; expected at least one, nothing was written"
     if not tally.n_bad:
         return ""
     if not options.skip_bad:
@@ -133,6 +137,7 @@ class _Work:
     def __init__(self, options: ConvertOptions) -> None:
         self.options, self.tally = options, Tally()
         self.formats: dict[str, str] = {}
+        self.empty: list[str] = []  # sources without rows
         self._reading = Reading(options.alpaca_preamble, options.rules.allow_tools)
         self.texts_only = False  # the row at hand holds texts and no number
         self._kind: Kind | None = None
@@ -150,6 +155,7 @@ class _Work:
         rows = source.rows()
         head = list(islice(rows, DETECTED_BY))
         if not head:
+            self.empty.append(source.name)
             return
         named = self.options.format
         form = detect(head, source.name) if named == "auto" else refuse_text(find_format(named), source.name)
@@ -211,14 +217,7 @@ class _Work:
             "origin": ", ".join(origins),
             **self.options.meta,
             **rules_meta(self.options.rules),
-            "sources": [
-                {
-                    "name": Path(s.name).name if s.path else s.name,
-                    "digest": s.digest,
-                    "format": self.formats.get(s.name),
-                }
-                for s in sources
-            ],
+            "sources": [self._about(source) for source in sources],
             "bad_rows": self.tally.as_json()["codes"],
             "dropped_fields": list(self.dropped),
         }
@@ -244,7 +243,7 @@ class _Rejects:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._part = part_of(path)
         self._file: Any = None
 
     def __enter__(self) -> _Rejects:
@@ -252,11 +251,14 @@ class _Rejects:
 
     def add(self, problems: Sequence[BadRow], row: Any) -> None:
         if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            remove_parts(self._path)
             self._file = self._part.open("w", encoding="ascii")
         first = problems[0]
         about = {"file": first.file, "line": first.line, "code": first.code, "found": first.found}
         # ASCII escapes: a row may be here because its text has no UTF-8.
-        self._file.write(json.dumps({**about, "row": row}, default=str) + "\n")
+        shown = first.text if row is None and first.text else row
+        self._file.write(json.dumps({**about, "row": shown}, default=str) + "\n")
 
     def finish(self) -> Path | None:
         """Where they are; None when there are none."""

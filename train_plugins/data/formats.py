@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalsuite.errors import DataError, UsageError, did_you_mean
+from train_plugins.data.badrows import BadRow
 from train_plugins.data.kinds import OPTIONAL
 from train_plugins.data.mappings import (
     Reading,
@@ -72,7 +73,8 @@ def find_format(name: str) -> Format:
 def _nothing_fits(rows: Sequence[tuple[int, Any]]) -> str:
     line, row = next(((line, row) for line, row in rows if isinstance(row, Mapping)), (0, None))
     if row is None:
-        return "none of its first rows is an object; expected one JSON object a line"
+        bad = next((str(row) for _, row in rows if isinstance(row, BadRow)), "")
+        return f"none of its first rows is an object{f' ({bad})' if bad else ''}; expected one JSON object a line"
     nearest = min(FORMATS.values(), key=lambda form: (_distance(row, form), -len(form.needs)))
     if _distance(row, nearest) >= len(nearest.needs):
         has, known = ", ".join(map(str, row)), ", ".join(FORMATS)

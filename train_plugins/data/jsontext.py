@@ -11,7 +11,7 @@ try:
 except ImportError:  # slower, and the same bytes
     orjson = None  # type: ignore[assignment]
 
-_PLAIN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_PLAIN = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 # Keys in order: equal content has equal bytes, whichever file it came from.
 _SORTED = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str).encode
 _TEXT = frozenset({str})
@@ -19,7 +19,9 @@ _ALIKE = frozenset({str, bool, type(None)})
 
 
 def row_bytes(row: Any, texts_only: bool = False) -> bytes:
-    """One line: keys as they come, no spaces, no escapes but those JSON asks for. Raises ValueError for a surrogate.
+    """One line: keys as they come, no spaces, no escapes but those JSON asks for.
+
+    Raises ValueError for a surrogate or a number that is none, TypeError for what JSON does not have.
 
     `texts_only` promises that there is no number in it, which saves looking.
     """

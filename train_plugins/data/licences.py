@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +43,12 @@ def parts(licence: str) -> list[str]:
 def spelled(licence: str) -> str:
     """The SPDX spelling of an id, of which case does not count; `unknown` for what names none, other words as given."""
     return "unknown" if is_unknown(licence) else _BY_FOLDED.get(licence.strip().casefold(), licence.strip())
+
+
+def joined(licences: Iterable[str]) -> str:
+    """One SPDX expression that all of them hold in: AND binds closer than OR, so those with an OR stand in brackets."""
+    each = sorted({spelled(licence) for licence in licences})
+    return each[0] if len(each) == 1 else " AND ".join(f"({one})" if " OR " in one else one for one in each)
 
 
 def licence_problems(rule: LicenceRule, licences: Mapping[str, str]) -> Iterator[str]:

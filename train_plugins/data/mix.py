@@ -23,7 +23,7 @@ from train_plugins.data.card import card
 from train_plugins.data.collect import Collected, Place, collect, find
 from train_plugins.data.dedup import Seen
 from train_plugins.data.draw import Drawn, Share, merged, shares
-from train_plugins.data.licences import spelled
+from train_plugins.data.licences import joined, spelled
 from train_plugins.data.mixfile import Mix, content_of, digest_of
 from train_plugins.data.prompts import SUFFIX, prompt_hash, user_turns, write_prompts
 from train_plugins.data.rows import Kind
@@ -31,6 +31,7 @@ from train_plugins.data.screen import Cleaned, Screen, clean, final_report
 from train_plugins.data.tally import CountFn, Tally, count_words
 from train_plugins.data.writing import WRITABLE, Written, read_meta, sidecar, write_dataset
 
+MADE_BY = "evalsuite data mix"
 VERSION = 1  # of what a mix does: files made by another version are made again
 Say = Callable[[str], None]
 
@@ -99,6 +100,7 @@ def run_mix(
     if not fresh and _is_done(outputs, key):
         say(f"{out}: made already of the same sources by the same mix")
         return read_meta(out)
+    _refuse(outputs, places)
     with _work(outputs, key, fresh) as work:
         ready = _candidates(mix, places, screen, work, processes, say)
         parts = shares(mix, ready.collected, ready.cleaned)
@@ -128,6 +130,18 @@ def _is_done(outputs: Outputs, key: str) -> bool:
         return False
     with outputs.data.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == meta.get("digest")
+
+
+def _refuse(outputs: Outputs, places: Mapping[str, Place]) -> None:
+    """Raises UsageError where a file would be lost: one of the sources, or one that no mix has made."""
+    data = outputs.data
+    if not data.exists():
+        return
+    if any(data.samefile(path) for place in places.values() for path in place.files):
+        raise UsageError(f"{data} is one of the sources; name another file with -o")
+    made = read_meta(data).get("made")
+    if not (isinstance(made, dict) and made.get("by") == MADE_BY):
+        raise UsageError(f"{data} is there and no mix has made it; name another file with -o, or remove it")
 
 
 @contextmanager
@@ -241,11 +255,11 @@ def _meta(
         "name": mix.name,
         "kind": ready.kind,
         "about": mix.about,
-        "licence": " AND ".join(sorted({spelled(share.source.licence) for share in parts if share.taken})),
+        "licence": joined(share.source.licence for share in parts if share.taken),
         "origin": ", ".join(sorted({share.source.origin for share in parts if share.taken})),
         "made_by": ", ".join(sorted({share.source.made_by for share in parts if share.taken})),
         "skills": sorted({skill for share in parts if share.taken for skill in share.source.skills}),
-        "made": {"by": "evalsuite data mix", "mix": digest_of(mix), "seed": mix.seed, "version": VERSION,
+        "made": {"by": MADE_BY, "mix": digest_of(mix), "seed": mix.seed, "version": VERSION,
                  "dedup": mix.dedup},
         "key": key,
         "unit": unit,

@@ -106,7 +106,8 @@ def _table(name: str, report: Mapping[str, Any], unit: str) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, those of numbers set to the right."""
+    """Columns of text, those of numbers set to the right; a cell is one line without control characters."""
+    rows = [["".join(c for c in " ".join(cell.split()) if c.isprintable()) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     numbers = [i > 0 and all(not row[i] or row[i][:1].isdigit() for row in rows[1:]) for i in range(len(widths))]
     lines = (

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -53,6 +54,19 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise DataError(f"{sidecar(path)}: not the facts of a data set ({error}); write the data again") from error
 
 
+def part_of(path: Path) -> Path:
+    """What a file is called while this process writes it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def remove_parts(path: Path) -> None:
+    """Deletes what killed processes have left of the file they were writing."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.part")
+    for each in path.parent.iterdir():
+        if (match := pattern.fullmatch(each.name)) and not Path(f"/proc/{match[1]}").exists():
+            each.unlink(missing_ok=True)
+
+
 class DatasetWriter:
     """Writes rows beside the file they are for; `finish` gives them their name, leaving the block does away with them.
 
@@ -66,13 +80,16 @@ class DatasetWriter:
         if not self._form:
             near = did_you_mean("".join(path.suffixes), WRITABLE)
             raise UsageError(f"{path}: its name ends in none of {', '.join(WRITABLE)}{near}")
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._part = part_of(path)
         self._sink: Any = None
 
     def __enter__(self) -> DatasetWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._sink = _Table(self._part) if self._form == ".parquet" else _Lines(self._part, self._form)
+            remove_parts(self.path)
+            self._sink = (
+                _Table(self._part, self.path.name) if self._form == ".parquet" else _Lines(self._part, self._form)
+            )
         except OSError as error:
             raise _told(error, self.path) from error
         return self
@@ -140,8 +157,8 @@ class _Lines:
 class _Table:
     """Parquet, written at the end: only then is it known which fields the rows have."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, name: str) -> None:
+        self._path, self._name = path, name
         self._rows: list[Mapping[str, Any]] = []
         self._parts: list[Any] = []
 
@@ -159,7 +176,7 @@ class _Table:
             columns = {name: [row.get(name) for row in self._rows] for name in names}
             self._parts.append(pa.table(columns))
         except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
-            raise DataError(f"{self._path.name}: Parquet has one type a field ({error}); write .jsonl") from error
+            raise DataError(f"{self._name}: Parquet has one type a field ({error}); write .jsonl") from error
         self._rows = []
 
     def close(self) -> None:
@@ -170,7 +187,7 @@ class _Table:
         try:
             table = pa.concat_tables(self._parts, promote_options="permissive")
         except pa.ArrowTypeError as error:
-            raise DataError(f"Parquet has one type a field ({error}); write .jsonl") from error
+            raise DataError(f"{self._name}: Parquet has one type a field ({error}); write .jsonl") from error
         pq.write_table(table, self._path)
 
     def abandon(self) -> None:

@@ -117,7 +117,7 @@ def test_bad_rows_are_left_out_and_kept_beside_up_to_a_limit(tmp_path: Path) -> 
     assert (done.written.n_rows, done.rejects) == (198, tmp_path / "rejects.jsonl")
     rejects = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text().splitlines()]
     assert [(each["line"], each["code"]) for each in rejects] == [(199, "not_utf8"), (200, "not_json")]
-    assert [each["row"] for each in rejects] == [{"instruction": "x", "output": "\ud800"}, None]
+    assert [each["row"] for each in rejects] == [{"instruction": "x", "output": "\ud800"}, "{"]
     assert read_meta(tmp_path / "out.jsonl")["bad_rows"] == {"not_json": 1, "not_utf8": 1}
 
     (tmp_path / "b").mkdir()

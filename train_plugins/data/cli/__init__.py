@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from importlib.util import find_spec
+from typing import Any
 
 import click
 
@@ -50,6 +52,20 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(verb, VERBS[verb]) for verb in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """What the system refuses is told in one line: a full disk, a name too long, a folder that is a file."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            from evalsuite.errors import DataError, DiskFull
+
+            if error.errno is None or isinstance(error, BrokenPipeError):
+                raise
+            where = f"{error.filename}: " if error.filename is not None else ""
+            kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else DataError
+            more = "; free some space and run the same command again" if kind is DiskFull else ""
+            raise kind(f"{where}{error.strerror or error}{more}") from error
 
 
 @click.group("data", cls=LazyGroup, epilog=EPILOG)

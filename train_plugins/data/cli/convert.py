@@ -29,6 +29,7 @@ hub:owner/name[:config][:split].
 
 Exit codes: 0 written, 2 bad rows or wrong usage, 70 a bug."""
 SAYS_EVERY_S = 5.0
+LIMITS = {"max_chars": 1_000_000, "max_bad": 0.01}
 
 
 @click.command("convert", epilog=EPILOG)
@@ -59,12 +60,14 @@ SAYS_EVERY_S = 5.0
 @click.option("--allow-tools", is_flag=True, help="Let messages of tools through.")
 @click.option("--allow-template-text", is_flag=True, help="Let texts with role markers or an end of text through.")
 @click.option("--merge-turns", is_flag=True, help="Join neighbouring messages of one role by a blank line.")
-@click.option("--max-chars", type=click.IntRange(1), default=1_000_000, show_default=True, help="Longest row.")
+@click.option(
+    "--max-chars", type=click.IntRange(1), default=LIMITS["max_chars"], show_default=True, help="Longest row."
+)
 @click.option("--skip-bad", is_flag=True, help="Leave bad rows out, and write them to --rejects.")
 @click.option(
     "--max-bad",
     type=click.FloatRange(0, 1),
-    default=0.01,
+    default=LIMITS["max_bad"],
     show_default=True,
     metavar="FRACTION",
     help="Bad rows that --skip-bad leaves out at most.",
@@ -98,11 +101,31 @@ def command(
 
     if out.exists() and not overwrite:
         raise UsageError(f"{out} is there already; name another file with -o, or add --overwrite")
+    rejects = options["rejects"] or out.with_name("rejects.jsonl")
+    if options["skip_bad"] and rejects.exists() and not overwrite:
+        raise UsageError(f"{rejects} is there already; name another file with --rejects, or add --overwrite")
+    _check(options["licence"], options["skills"])
     roots = roots_of(data_roots)
     sources = [open_source(each, roots, offline=offline) for each in inputs]
     done = convert(sources, out, _options(inputs, out, **options), _progress())
     _tell(done, as_json)
     return 0 if done.written else 2
+
+
+def _check(licence: str, skills: tuple[str, ...]) -> None:
+    """Raises UsageError for a licence or a skill that a mix of this data would not take."""
+    from evalsuite.errors import UsageError, did_you_mean
+    from train_plugins.data.licences import LicenceRule, licence_problems
+    from train_plugins.data.mixfile import SKILLS
+
+    problems = list(licence_problems(LicenceRule(unknown="allow"), {"--licence": licence}))
+    problems += [
+        f"--skill: no skill {each!r}{did_you_mean(each, SKILLS)} (there are {', '.join(SKILLS)})"
+        for each in skills
+        if each not in SKILLS
+    ]
+    if problems:
+        raise UsageError("\n".join(problems))
 
 
 def _options(inputs: tuple[str, ...], out: Path, **given: Any) -> Any:
@@ -137,6 +160,8 @@ def _typed(inputs: tuple[str, ...], out: Path, given: dict[str, Any]) -> str:
     words += [f"--{name.replace('_', '-')}" for name in sorted(flags) if given[name]]
     words += [word for field in given["keep"] for word in ("--keep", field)]
     words += ["--source", given["source"]] if given["source"] else []
+    for name in (name for name, usual in LIMITS.items() if given[name] != usual):
+        words += [f"--{name.replace('_', '-')}", str(given[name])]
     return shlex.join(["evalsuite", "data", "convert", *words])
 
 
