@@ -490,7 +490,7 @@ def test_adapters_are_switched_off_for_the_reference(tmp_path: Path, models: dic
 def test_adapters_killed_between_state_and_checkpoint_are_the_trained_ones(
     tmp_path: Path, models: dict[str, Path]
 ) -> None:
-    options = {"lora": {"r": 4, "alpha": 8.0}, "lr": 1e-2}
+    options: dict[str, Any] = {"lora": {"r": 4, "alpha": 8.0}, "lr": 1e-2}
     jobs = [job_in(tmp_path / name / "dpo", models, rows(8), **options) for name in ("whole", "killed")]
     whole, killed = (replace(job, save=SaveRule(steps=1)) for job in jobs)
     trained(whole)
