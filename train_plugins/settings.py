@@ -28,6 +28,11 @@ class Lora:
     dropout: float = 0.0
     targets: tuple[str, ...] = TARGETS
 
+    def problems(self) -> list[str]:
+        wrong = [f"lora.r is {self.r}; at least 1"] if self.r < 1 else []
+        wrong += [f"lora.dropout is {self.dropout}; from 0 to below 1"] if not 0 <= self.dropout < 1 else []
+        return wrong + ([] if self.targets else ["lora.targets is empty; name at least one module"])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
@@ -61,16 +66,22 @@ class TrainingOptions:
     report_to: tuple[Tracker, ...] = ()
 
     def __post_init__(self) -> None:
+        if wrong := self.problems():
+            raise UsageError("; ".join(wrong))
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, each in words."""
         least = {"epochs": 1, "batch": 1, "max_length": 8, "log_every": 1}
         wrong = [f"{name} is {getattr(self, name)}; at least {low}" for name, low in least.items()
                  if getattr(self, name) < low]  # fmt: skip
         wrong += [f"{name} is {value}; at least 1" for name in ("per_device_batch", "max_steps", "threads")
                   if (value := getattr(self, name)) is not None and value < 1]  # fmt: skip
-        wrong += [f"lr is {self.lr}; it must be above 0"] if self.lr <= 0 else []
+        wrong += [f"{name} is {value}; it must be above 0" for name in ("lr", "adam_eps")
+                  if not (value := getattr(self, name)) > 0]  # fmt: skip
+        wrong += [f"weight_decay is {self.weight_decay}; at least 0"] if not self.weight_decay >= 0 else []
         wrong += [f"warmup_ratio is {self.warmup_ratio}; from 0 to 1"] if not 0 <= self.warmup_ratio <= 1 else []
         wrong += ["adam_betas: expected two numbers from 0 to 1"] if not _are_betas(self.adam_betas) else []
-        if wrong:
-            raise UsageError("; ".join(wrong))
+        return wrong + (self.lora.problems() if self.lora is not None else [])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +97,11 @@ class SFTOptions(TrainingOptions):
     pack_tokens: int | None = None
     loss_scale: Literal["mean", "sum"] = "mean"
     overlong: Literal["cut", "drop"] = "cut"
+
+    def problems(self) -> list[str]:
+        wrong = TrainingOptions.problems(self)  # super() does not find the class that slots=True makes anew
+        few = self.pack_tokens is not None and self.pack_tokens < 1
+        return wrong + ([f"pack_tokens is {self.pack_tokens}; at least 1"] if few else [])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +119,15 @@ class DPOOptions(TrainingOptions):
     label_smoothing: float = 0.0
     reference_cache: bool = True
 
+    def problems(self) -> list[str]:
+        wrong = [*TrainingOptions.problems(self), *_dropout_problems(self.lora)]
+        wrong += [] if self.beta > 0 else [f"beta is {self.beta}; it must be above 0"]
+        if not 0 <= self.label_smoothing < 0.5:
+            wrong.append(f"label_smoothing is {self.label_smoothing}; from 0 to below 0.5")
+        if self.label_smoothing and self.loss == "ipo":
+            wrong.append("label_smoothing has no meaning for loss ipo; leave it out")
+        return wrong
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RMOptions(TrainingOptions):
@@ -113,6 +138,17 @@ class RMOptions(TrainingOptions):
 
     held_out: float = 0.02
 
+    def problems(self) -> list[str]:
+        wrong = [*TrainingOptions.problems(self), *_dropout_problems(self.lora)]
+        return wrong + ([] if 0 <= self.held_out < 1 else [f"held_out is {self.held_out}; from 0 to below 1"])
+
 
 def _are_betas(betas: tuple[float, ...]) -> bool:
     return len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+
+
+def _dropout_problems(lora: Lora | None) -> list[str]:
+    """Pairs are compared without dropout, as in Tülu 3 and TRL, which switch off that of adapters too."""
+    if lora is None or not lora.dropout:
+        return []
+    return [f"lora.dropout is {lora.dropout}, but dpo and rm train without dropout; leave it out"]
