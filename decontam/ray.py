@@ -1,9 +1,14 @@
-"""Runs the pieces of a job as tasks of a Ray cluster. The machines share the disk with data, index and output."""
+"""Decontamination on Ray: the pieces of a job as tasks of a cluster, and the batches of a Ray data set tagged.
+
+The machines share the disk with data, index and output.
+"""
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decontam.errors import DecontamError
@@ -11,7 +16,9 @@ from decontam.job.work import Outcome, Piece, Task, do
 
 if TYPE_CHECKING:
     from decontam.job.local import Runner
+    from decontam.tagging import By
 
+FIRST_ROWS = 100  # of a Ray data set, which tell where its texts are
 RETRIES = 5  # of a task whose worker or machine is lost; doing a piece twice is harmless
 CONNECT_S = 10
 AHEAD = 2  # tasks handed over for each core of the cluster, so that none waits for work
@@ -43,6 +50,45 @@ def on_ray(address: str = "auto", workers: int | None = None) -> Runner:
                 ray.cancel(each, force=True)
 
     return run
+
+
+def map_batches(
+    dataset: Any,
+    index: str | Path,
+    *,
+    select: Sequence[str] = (),
+    by: By = "exact",
+    column: str = "contamination",
+    concurrency: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> Any:
+    """A Ray data set with one more column: the eval instances that each row holds, as {eval, instance, score}.
+
+        tagged = map_batches(ray.data.read_parquet("sft/"), index="…/decontam/1f0c…", select=["text"])
+        clean = tagged.filter(lambda row: len(row["contamination"]) == 0)
+
+    `index` is a folder that `decontam index` printed. `select` are selectors as of `--select`, else what the first rows
+    suggest. A row that cannot be read has null there. Workers are actors that map the index once; `concurrency` is how
+    many, by default up to one for each core of the cluster, and `options` go to `ray.data.Dataset.map_batches`. Raises
+    DecontamError for a folder that is no index and selectors that fit none of the first rows; this reads these rows.
+    """
+    from decontam.index import open_index
+    from decontam.tagging import Tagger, select_from
+
+    folder = os.path.abspath(index)
+    open_index(Path(folder))
+    selectors = select_from(dataset.take_batch(FIRST_ROWS, batch_format="pyarrow"), select)
+    if concurrency is None:
+        import ray
+
+        concurrency = (1, max(1, int(ray.cluster_resources().get("CPU", 1))))
+    return dataset.map_batches(
+        Tagger,
+        fn_constructor_args=(folder, selectors, by, column),
+        batch_format="pyarrow",
+        concurrency=concurrency,
+        **options,
+    )
 
 
 def _connected(address: str) -> Any:

@@ -26,6 +26,7 @@ from decontam.unparsed import Unparsed, unparsed
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from decontam.inputs import ArrowMessages
     from decontam.job.work import Options
     from decontam.select import Selection
 
@@ -47,6 +48,15 @@ def scan_shard(
     else:
         scan.lines()
     return scan.tables()
+
+
+def scan_batch(index: Index, selection: Selection, batch: pa.RecordBatch) -> tuple[pa.Table, tuple[int, ...]]:
+    """(matches, broken rows) of a batch that is no part of a file; see `match_table` for the columns."""
+    from decontam.job.work import PLAIN
+
+    scan = _Scan(index, selection, Shard(0, "", "", "", "arrow", 0, -1), PLAIN)
+    broken = scan.record(batch).broken
+    return match_table(scan.found), tuple(row for row, _ in broken)
 
 
 @dataclass
@@ -204,21 +214,28 @@ class _Scan:
     # -- Arrow --
 
     def batches(self) -> None:
-        from decontam.inputs import TruncatedInput, arrow_messages, read_batches
+        from decontam.inputs import TruncatedInput, read_batches
 
         try:
             for record in read_batches(self.shard):
-                messages = arrow_messages(self.selection, record)
-                first = self.counts["rows"]
-                for row, why in messages.broken:
-                    self._broken(first + row, why)
-                self.counts["rows"] += record.num_rows
-                self.counts["parsed"] += record.num_rows - len(messages.broken)
-                self.counts["bytes"] += int((messages.stops - messages.starts).sum())
-                self._count_unselected(messages, record)
-                self._judge_arrow(messages, record, first)
+                self.record(record)
         except TruncatedInput as error:
             self.why = str(error)
+
+    def record(self, record: pa.RecordBatch) -> ArrowMessages:
+        """Judges the rows of a batch, which count on from those before; its messages."""
+        from decontam.inputs import arrow_messages
+
+        messages = arrow_messages(self.selection, record)
+        first = self.counts["rows"]
+        for row, why in messages.broken:
+            self._broken(first + row, why)
+        self.counts["rows"] += record.num_rows
+        self.counts["parsed"] += record.num_rows - len(messages.broken)
+        self.counts["bytes"] += int((messages.stops - messages.starts).sum())
+        self._count_unselected(messages, record)
+        self._judge_arrow(messages, record, first)
+        return messages
 
     def _count_unselected(self, messages: Any, record: Any) -> None:
         missing = record.num_rows - len(messages.broken) - np.unique(messages.row).size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
 import signal
 import sys
@@ -10,15 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from decontam.errors import DecontamError
+from decontam.index import build
 from decontam.job import Options, run
 from decontam.job.progress import Silent
 from decontam.job.work import Done
-from decontam.ray import on_ray
+from decontam.ray import map_batches, on_ray
+from decontam.rules import RULES
 from decontam.types import Shard
-from tests.decontam.job.plain import Plain, make_job, scan, tree, write_rows
+from tests.decontam.job.plain import Plain, make_job, scan, sums, tree, write_rows
 
 
 def test_without_ray_the_command_to_install_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,9 +81,25 @@ class Refusing(Plain):
     """A scanner that finds fault with training data."""
 
     def scan(self, index: Any, selection: Any, shard: Shard, options: Options) -> Any:
-        if shard.path.endswith("a.jsonl"):
+        if shard.path.endswith("/a.jsonl"):
             raise DecontamError(f"{shard.file}: no column")
         return super().scan(index, selection, shard, options)
+
+
+@pytest.mark.slow
+def test_batches_of_a_ray_data_set_are_tagged(tmp_path: Path, cluster: Any) -> None:
+    rows = [json.loads(line) for line in write_rows(tmp_path / "a.jsonl", 200).read_text().splitlines()]
+    index = build([sums()], RULES["tulu3"], cache=tmp_path / "cache")
+    on_ray(cluster.address)  # connects this process
+    parts = [pa.Table.from_pylist(rows[i : i + 50]) for i in range(0, 200, 50)]
+    data = pytest.importorskip("ray.data").from_arrow(parts)
+    found = {
+        row["text"]: [tag["instance"] for tag in row["contamination"] if tag["score"] == 1]
+        for row in map_batches(data, index, concurrency=1).take_all()
+    }
+    assert found == {row["text"]: [str(i // 10)] if i % 10 == 0 else [] for i, row in enumerate(rows)}
+    with pytest.raises(DecontamError, match="no row has text at 'txet'"):
+        map_batches(data, index, select=["txet"])
 
 
 @pytest.mark.slow
