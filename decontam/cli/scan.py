@@ -265,7 +265,7 @@ def scan(
 ) -> int:
     """Scans, writes the reports to `out`, prints what was found, and returns the exit code."""
     from decontam.errors import DecontamError
-    from decontam.job import Options, prepare, run
+    from decontam.job import Options, prepare, refuse_out, run
     from decontam.job.progress import Silent, observer
     from decontam.report.terminal import matrix_text
     from decontam.rules import find_rule
@@ -292,6 +292,7 @@ def scan(
             rebuild=rebuild_index,
             index=index,
             say=watching.say,
+            ready=lambda job: refuse_out(job, out or _default_out(job), fresh=fresh),
         )
         finished = run(job, out or _default_out(job), runner, watching, strict=strict, fresh=fresh)
     finally:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from decontam.errors import DecontamError
-from decontam.job.folder import clear, held, refuse_foreign
+from decontam.job.folder import begun, clear, held, refuse_foreign, refuse_unwritable
 from decontam.job.local import Runner
-from decontam.job.plan import Job, Plan, begin, make_plan
+from decontam.job.plan import Job, Plan, begin, compare, make_plan
 from decontam.job.progress import Observer
 from decontam.job.reduce import Finished, Unfit, first_broken, reduce
 from decontam.job.work import Done, Failed, Piece, Source, shard_done, source_digest
@@ -43,6 +43,16 @@ def run(
         except Unfit:
             clear(out)  # else the folder would be refused to the same command with better selectors
             raise
+
+
+def refuse_out(job: Job, out: Path, *, fresh: bool = False) -> None:
+    """Raises DecontamError when the job could not be run into this folder: of another job or in use, no folder of ours,
+    or not to be written. The job's index need not be built yet."""
+    refuse_unwritable(out)
+    if begun(out):
+        with held(out):
+            if not fresh:
+                compare(make_plan(job), out)
 
 
 def _do_pieces(plan: Plan, out: Path, runner: Runner, observer: Observer, strict: bool) -> list[Failed]:

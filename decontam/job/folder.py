@@ -68,6 +68,16 @@ def refuse_foreign(out: Path) -> None:
         )
 
 
+def refuse_unwritable(out: Path) -> None:
+    """Raises DecontamError when the folder cannot be made or written, and makes nothing."""
+    with told(out):
+        there = next(path for path in (out, *out.parents) if path.exists())
+    if not there.is_dir():
+        raise DecontamError(f"{there} is a file, no folder; use another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise DecontamError(f"{there}: cannot be written; open the folder, or use another --out")
+
+
 def clear(out: Path) -> None:
     """Takes away what a scan wrote, the manifest first, and leaves what people decided."""
     with told(out):

@@ -119,7 +119,7 @@ def begin(plan: Plan, out: Path, fresh: bool = False) -> None:
 
     mine = _manifest(plan)
     if begun(out) and not fresh:
-        _compare(_read(out / MANIFEST), mine, plan, out)
+        compare(plan, out)
     else:
         clear(out)
     with told(out):
@@ -178,7 +178,9 @@ def _read(path: Path) -> dict[str, Any]:
 _OPTIONS = {"near": "near-dup", "short": "short", "es_cap": "es-cap"}
 
 
-def _compare(theirs: Mapping[str, Any], mine: Mapping[str, Any], plan: Plan, out: Path) -> None:
+def compare(plan: Plan, out: Path) -> None:
+    """Raises DecontamError naming what the job that was begun in the folder has otherwise."""
+    theirs, mine = _read(out / MANIFEST), _manifest(plan)
     changed = [*_other_settings(theirs, mine), *_other_files(theirs["files"], mine["files"], plan.sources, out)]
     if not changed and theirs["shards"] != mine["shards"]:
         changed = ["the files are cut into other shards"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,12 @@ def prepare(
     index: Path | None = None,
     scanner: Scanner = KERNEL,
     say: Callable[[str], None] = print,
+    ready: Callable[[Job], None] = lambda job: None,
 ) -> Job:
     """The job that scans `train` against `evals`; builds the index where the cache has none. `say` is told of choices.
 
-    A built `index` brings its own evals, rule, cap and ways of reading. Raises DecontamError for data that is not
+    A built `index` brings its own evals, rule, cap and ways of reading. `ready` is asked before an index is built,
+    which may take minutes: what it raises is raised. Raises DecontamError for data that is not
     there, selectors that cannot be read and evals that cannot be told apart.
     """
     from decontam.inputs import discover
@@ -48,29 +51,22 @@ def prepare(
     if index is not None:
         opened = scanner.open(index)
         _refuse_lack(opened.meta, index, options)
+        _refuse_other_evals(opened, index)
         evals, rule, cap = opened.evals, opened.rule.name, opened.meta["cap"]
         drop_empty_fields = opened.meta["drop_empty_fields"]
     known = find_rule(rule)
     datasets = tuple(discover(each) for each in train)
     selections = tuple(_selection(dataset, select, scan_all, say) for dataset in datasets)
-    folder = index or build_index(
-        scanner,
-        evals,
-        known,
-        cap=cap,
-        short=options.short,
-        near=bool(options.near),
-        drop_empty_fields=drop_empty_fields,
-        cache=cache,
-        rebuild=rebuild,
-    )
-    return Job(
+    built = {"cap": cap, "short": options.short, "near": bool(options.near), "drop_empty_fields": drop_empty_fields}
+    if index is None:
+        refuse_settings(evals, known, options.short)
+    job = Job(
         datasets=datasets,
         paths=tuple(_path(each, dataset) for each, dataset in zip(train, datasets, strict=True)),
         selections=selections,
         evals=tuple(evals),
         rule=known,
-        index=folder,
+        index=index or scanner.where(evals, known, cache=cache, **built),
         cap=cap,
         limit=limit,
         drop_empty_fields=drop_empty_fields,
@@ -78,6 +74,10 @@ def prepare(
         shard_bytes=shard_bytes,
         scanner=scanner,
     )
+    ready(job)
+    if index is not None:
+        return job
+    return replace(job, index=build_index(scanner, evals, known, cache=cache, rebuild=rebuild, **built))
 
 
 def _refuse_lack(meta: Mapping[str, Any], index: Path, options: Options) -> None:
@@ -87,24 +87,37 @@ def _refuse_lack(meta: Mapping[str, Any], index: Path, options: Options) -> None
             raise DecontamError(f"{index}: built without {option}; build one with it (python -m decontam index --help)")
 
 
+def _refuse_other_evals(opened: Any, index: Path) -> None:
+    """Raises DecontamError where the texts in an index's folder are not those that its arrays were made of."""
+    from decontam.index import content_digest
+
+    if [content_digest(each) for each in opened.evals] != [each["content"] for each in opened.meta["evals"]]:
+        raise DecontamError(f"{index}: its evals.jsonl was changed since it was built; --rebuild-index")
+
+
 def build_index(scanner: Scanner, evals: Sequence[EvalSet], rule: Rule, *, cache: Path, **settings: Any) -> Path:
     """The folder of the index of the evals, with what it cannot protect, built when the cache lacks it."""
+    refuse_settings(evals, rule, bool(settings.get("short")))
+    with told(cache):
+        index = scanner.build(evals, rule, cache=cache, **settings)
+    own_matches(scanner, index, evals)
+    return index
+
+
+def refuse_settings(evals: Sequence[EvalSet], rule: Rule, short: bool) -> None:
+    """Raises DecontamError for evals and settings of which no index can be made."""
     from decontam.report.facts import refuse_evals
     from decontam.windows import SHORT_TOKENS
 
     if not evals:
         raise DecontamError("no evals given; name some with --evals (see: python -m decontam scan --help)")
-    if settings.get("short") and rule.analyzer != "pattern":
+    if short and rule.analyzer != "pattern":
         raise DecontamError(f"--short exact compares words as tulu3 does, rule {rule.name!r} has others; leave it out")
-    if settings.get("short") and rule.n < SHORT_TOKENS:
+    if short and rule.n < SHORT_TOKENS:
         raise DecontamError(
             f"--short exact is for what a rule is too long for, rule {rule.name!r} is not; leave it out"
         )
     refuse_evals(evals)
-    with told(cache):
-        index = scanner.build(evals, rule, cache=cache, **settings)
-    own_matches(scanner, index, evals)
-    return index
 
 
 def _path(argument: str, dataset: Dataset) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -67,15 +68,33 @@ def _sizes(index: Any) -> tuple[list[list[int]], list[list[int]]]:
 def own_matches(scanner: Scanner, folder: Path, evals: Sequence[EvalSet]) -> frozenset[int]:
     """Instances, numbered over all evals, that a message with nothing but their own fields is a match of.
 
-    Remembered in the index folder: it hangs on nothing else.
+    Remembered in the index folder, as it hangs on nothing else, and found out again where what is remembered is not of
+    this very index and these texts, or not as it was written.
     """
+    known = _remembered(folder, evals)
+    if known is None:
+        known = sorted(_scan_own(scanner, folder, evals))
+        text = json.dumps({"own": known, "sha256": _seal(folder, evals, known)})
+        _remember(folder / FOUND, text)
+    return frozenset(known)
+
+
+def _remembered(folder: Path, evals: Sequence[EvalSet]) -> list[int] | None:
     try:
-        return frozenset(json.loads((folder / FOUND).read_bytes()))
-    except (FileNotFoundError, ValueError):
-        pass
-    found = sorted(_scan_own(scanner, folder, evals))
-    _remember(folder / FOUND, json.dumps(found))
-    return frozenset(found)
+        told = json.loads((folder / FOUND).read_bytes())
+        own = [int(number) for number in told["own"]]
+        return own if told["sha256"] == _seal(folder, evals, own) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _seal(folder: Path, evals: Sequence[EvalSet], own: Sequence[int]) -> str:
+    """sha256 hex over what was found, what the index says it was built from and holds, and the texts looked for."""
+    from decontam.index import META, content_digest
+
+    meta = (folder / META).read_text(encoding="utf-8") if (folder / META).is_file() else folder.name
+    told = [list(own), meta, [content_digest(each) for each in evals]]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _scan_own(scanner: Scanner, folder: Path, evals: Sequence[EvalSet]) -> set[int]:

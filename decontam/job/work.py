@@ -41,6 +41,9 @@ class Options:
 class Scanner(Protocol):
     """What finds matches. Picklable, hashable; `open` is asked once a process."""
 
+    def where(self, evals: Sequence[EvalSet], rule: Rule, *, cache: Path, **settings: Any) -> Path:
+        """The folder that `build` gives, without building it."""
+
     def build(self, evals: Sequence[EvalSet], rule: Rule, **settings: Any) -> Path:
         """The folder of the evals' index, named by its digest; `settings` are those of `decontam.index.build`."""
 
@@ -56,6 +59,11 @@ class Scanner(Protocol):
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """The scanner of every real job."""
+
+    def where(self, evals: Sequence[EvalSet], rule: Rule, *, cache: Path, **settings: Any) -> Path:
+        from decontam.index import digest_of
+
+        return cache / digest_of(evals, rule, **settings)[0][:24]
 
     def build(self, evals: Sequence[EvalSet], rule: Rule, **settings: Any) -> Path:
         from decontam.index import build

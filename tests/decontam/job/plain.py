@@ -50,9 +50,12 @@ class Plain:
 
     pause_s: float = 0.0
 
-    def build(self, evals: Sequence[EvalSet], rule: Rule, *, cache: Path, **settings: Any) -> Path:
+    def where(self, evals: Sequence[EvalSet], rule: Rule, *, cache: Path, **settings: Any) -> Path:
         told = to_jsonl(evals) + json.dumps([rule.digest, {**settings, "rebuild": None}], sort_keys=True)
-        folder = cache / hashlib.sha256(told.encode()).hexdigest()
+        return cache / hashlib.sha256(told.encode()).hexdigest()
+
+    def build(self, evals: Sequence[EvalSet], rule: Rule, *, cache: Path, **settings: Any) -> Path:
+        folder = self.where(evals, rule, cache=cache, **settings)
         folder.mkdir(parents=True, exist_ok=True)
         to_jsonl(evals, folder / f"evals-{os.getpid()}")
         (folder / f"evals-{os.getpid()}").replace(folder / "evals.jsonl")
@@ -132,6 +135,7 @@ def lines_of(shard: Shard) -> Iterator[tuple[int, bytes]]:
 
 def replace_kernel(patch: Callable[[type, str, Any], None] = setattr) -> None:
     """Lets commands use the plain scanner."""
+    patch(Kernel, "where", lambda self, *given, **named: Plain().where(*given, **named))
     patch(Kernel, "build", lambda self, *given, **named: Plain().build(*given, **named))
     patch(Kernel, "open", lambda self, index: Plain().open(index))
     patch(Kernel, "scan", lambda self, *given: Plain().scan(*given))

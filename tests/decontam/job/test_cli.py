@@ -117,6 +117,47 @@ def test_misuse_is_one_line_and_exit_2(
     assert printed.out == ""
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda out: out.write_text("a file"), "is a file, no folder; use another --out"),
+        (lambda out: (out.mkdir(), (out / "thesis.tex").touch()), "it holds 'thesis.tex'; use another --out"),
+        (lambda out: out.mkdir(0o555), "out: cannot be written"),
+    ],
+    ids=["a file", "of something else", "read only"],
+)
+def test_a_wrong_out_is_told_before_the_index_is_built(
+    world: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, make: Any, told: str
+) -> None:
+    make(world / "out")
+    monkeypatch.setattr(Kernel, "build", lambda *given, **named: pytest.fail("an index was built"))
+    if "written" in told and os.access(world / "out", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    before = tree(world)
+    assert main(["scan", "a.jsonl", "--evals", "sums.jsonl", "--out", "out" if "file" not in told else "out/x"]) == 2
+    assert told in capsys.readouterr().err
+    assert tree(world) == before
+
+
+def test_the_folder_of_another_job_is_told_before_its_index_is_built(
+    world: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["scan", "a.jsonl", "--evals", "sums.jsonl", "--out", "out", "--quiet"]
+    assert main(arguments) == 1
+    before = tree(world)
+    with monkeypatch.context() as patch:
+        patch.setattr(Kernel, "build", lambda *given, **named: pytest.fail("an index was built"))
+        assert main([*arguments, "--cap", "3"]) == 2
+        assert "out is of another job: cap was 50, now 3" in capsys.readouterr().err
+        (world / "sums.jsonl").write_text('{"question": "who was it then, and where did they go to after that"}')
+        assert main(arguments) == 2
+        assert "index (the evals, or how they are read) was" in capsys.readouterr().err
+    assert {name: data for name, data in tree(world).items() if name != "sums.jsonl"} == {
+        name: data for name, data in before.items() if name != "sums.jsonl"
+    }
+    assert main([*arguments, "--fresh"]) == 0
+
+
 def test_a_bug_is_told_as_one_with_exit_70(
     world: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from decontam.__main__ import main
 from decontam.evals import eval_set, unprotected
 from decontam.job.protection import eval_facts, own_matches
-from decontam.job.work import KERNEL
+from decontam.job.work import KERNEL, Kernel
 from decontam.report.source import training_texts
 from decontam.rules import find_rule
 from decontam.types import EvalSet
@@ -87,6 +87,58 @@ def test_the_analyzer_is_known_to_index_scan_review_and_clean(
         assert training_texts(Path(analyzer), None, print).about == find_rule(rule).about
     assert main(["scan", "a.jsonl", *asked, "--out", "standard", "--quiet"]) == 2
     assert "rule was tulu3-standard, now tulu3" in capsys.readouterr().err
+
+
+def test_an_index_stands_where_it_is_said_to(tmp_path: Path) -> None:
+    settings = {"cap": 3, "short": True, "near": False, "drop_empty_fields": True}
+    where = KERNEL.where([sums(3)], find_rule("tulu3"), cache=tmp_path, **settings)
+    assert not where.exists()
+    assert KERNEL.build([sums(3)], find_rule("tulu3"), cache=tmp_path, **settings) == where
+
+
+def test_an_index_whose_texts_were_changed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_rows(tmp_path / "a.jsonl", 20)
+    index = KERNEL.build([sums(3)], find_rule("fixed-8"), cache=tmp_path / "cache", cap=50)
+    assert main(["scan", str(data), "--index", str(index), "--out", "out", "--quiet"]) == 1
+    texts = (index / "evals.jsonl").read_text()
+    (index / "evals.jsonl").write_text(texts.replace("riddle", "puzzle"))  # as many bytes
+    assert main(["scan", str(data), "--index", str(index), "--out", "again", "--quiet"]) == 2
+    assert "its evals.jsonl was changed since it was built" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["numbers", "no seal", "a list", "torn", "of another index"])
+def test_what_an_index_remembers_counts_only_as_it_was_written(tmp_path: Path, what: str) -> None:
+    evals, others = [sums(3), sums(2, "short")], [sums(3), sums(1, "short")]
+    settings = {"cap": 50, "short": False, "near": False, "drop_empty_fields": False}
+    folder = KERNEL.build(evals, find_rule("fixed-8"), cache=tmp_path, **settings)
+    whole = own_matches(KERNEL, folder, evals)
+    assert whole == set(range(5))
+    path = folder / "own.json"
+    written, told = path.read_bytes(), json.loads(path.read_bytes())
+    forged = {
+        "numbers": json.dumps(told | {"own": [0, 1, 2, 3]}),
+        "no seal": json.dumps({"own": [0]}),
+        "a list": "[0, 1]",  # how earlier versions wrote it
+        "torn": path.read_text()[:9],
+    }
+    if what == "of another index":
+        other = KERNEL.build(others, find_rule("fixed-8"), cache=tmp_path, **settings)
+        own_matches(KERNEL, other, others)
+        forged[what] = (other / "own.json").read_text()
+    path.write_text(forged[what])
+    assert own_matches(KERNEL, folder, evals) == whole
+    assert path.read_bytes() == written
+
+
+def test_what_an_index_remembers_is_taken_where_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"cap": 50, "short": False, "near": False, "drop_empty_fields": False}
+    folder = KERNEL.build([sums(3)], find_rule("fixed-8"), cache=tmp_path, **settings)
+    whole = own_matches(KERNEL, folder, [sums(3)])
+    monkeypatch.setattr(Kernel, "scan", lambda *given: pytest.fail("scanned again"))
+    assert own_matches(KERNEL, folder, [sums(3)]) == whole
 
 
 def mixed() -> list[EvalSet]:
