@@ -7,7 +7,6 @@ examples a step holds depends on nothing but the seed: not on processes, accumul
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -219,7 +218,6 @@ def drive(trainer: Any, run: Run, at_save: Callable[[], Mapping[str, float]] | N
     """
     if is_sharded(trainer) and is_adapted(trainer.model) and trainer.is_deepspeed_enabled:
         run.warn("unmeasured", "adapters under DeepSpeed have never been run by us")
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.out / "tensorboard"))
     order = Order(trainer.n_rows, run.options.batch, run.shuffles)
     run.total_steps, run.steps_per_epoch = int(trainer.args.max_steps), order.steps_per_epoch
     driver = _Driver(trainer, run, at_save)

@@ -168,6 +168,7 @@ def main(config: type[TrainingOptions], work: Callable[[Run], None], arguments: 
 
             torch.set_num_threads(options.threads)
         run = Run(job, options, str((load_json(file) or {}).get("digest", "")))
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.out / "tensorboard"))  # read when a trainer is made
         run.begin()
         work(run)
     except EvalsuiteError as error:

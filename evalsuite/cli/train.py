@@ -148,8 +148,13 @@ def _train(recipe: Recipe, options: dict[str, Any]) -> Trained:
     refuse_what_cannot_fit(recipe, stage, plan, start)
     check_stage_data(_gate_like(options), recipe, stage, plan.mixed, always=True, waived=bool(waived))
     watcher = view()
+
+    def published(checkpoint: Checkpoint) -> None:
+        if not options["as_json"]:
+            watcher.result(str(checkpoint.path))
+
     try:
-        trained = train_stage(plan, stage, champion, loop, watcher, None if options["as_json"] else _published)
+        trained = train_stage(plan, stage, champion, loop, watcher, published)
     finally:
         watcher.close()
     if options["as_json"]:
@@ -179,10 +184,6 @@ def refuse_what_cannot_fit(recipe: Recipe, stage: Stage, plan: Plan, start: Path
 def _gate_like(options: dict[str, Any]) -> dict[str, Any]:
     """The options of a gate that decide which texts the data is held against."""
     return {**options, "policy": None, "sets": (), "regime": None, "no_quirks": False}
-
-
-def _published(checkpoint: Checkpoint) -> None:
-    click.echo(checkpoint.path)
 
 
 def described(stage: Stage, trained: Trained) -> dict[str, Any]:

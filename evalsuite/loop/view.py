@@ -28,6 +28,9 @@ class View(Protocol):
 
     def say(self, line: str) -> None: ...
 
+    def result(self, line: str) -> None:
+        """Prints what the command is asked for, to stdout, clear of what is drawn."""
+
     def stage(self, name: str, out: Path) -> None: ...
 
     def gating(self, checkpoint: str) -> None: ...
@@ -41,6 +44,9 @@ class Silent:
     """Tells nobody anything."""
 
     def say(self, line: str) -> None: ...
+
+    def result(self, line: str) -> None:
+        print(line, flush=True)
 
     def stage(self, name: str, out: Path) -> None: ...
 
@@ -66,6 +72,9 @@ class Lines:
 
     def say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
+
+    def result(self, line: str) -> None:
+        print(line, flush=True)
 
     def stage(self, name: str, out: Path) -> None:
         self._tell_step()
@@ -119,6 +128,11 @@ class Live:
     def say(self, line: str) -> None:
         with self._drawing:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def result(self, line: str) -> None:
+        self._hide()
+        print(line, flush=True)
+        self._draw()
 
     def stage(self, name: str, out: Path) -> None:
         self._stage, self._step = name, ""
@@ -177,7 +191,11 @@ class Live:
             table.add_row(Text(name), Text(verdict.outcome, colours[verdict.outcome]), Text(verdict.line))
         saved = saved_line([verdict for _, verdict in self._verdicts])
         head = f"{self._stage}  {self._step or 'training'}" if self._stage else ""
-        parts = ((head, Text(head, "bold")), (self._verdicts, table), (saved, Text(saved, "dim")))
+        parts = (
+            (head, Text(head, "bold", no_wrap=True, overflow="ellipsis")),
+            (self._verdicts, table),
+            (saved, Text(saved, "dim")),
+        )
         return Group(*(part for there, part in parts if there))
 
 
@@ -187,11 +205,14 @@ def view() -> View:
 
 
 def step_line(event: Mapping[str, Any]) -> str:
-    """`step 120/14678  loss 0.532  lr 5e-07  21,300 tokens/s  2 h 05 min left`, as far as the event tells it."""
+    """`step 120/14678  2 h 05 min left  loss 0.532  lr 5e-07  21,300 tokens/s`, as far as the event tells it.
+
+    What a narrow terminal cuts off is what matters least.
+    """
     total = f"/{event['steps']}" if _is_number(event.get("steps")) else ""
-    words = [f"{name} {event[name]:.4g}" for name in ("loss", "lr", "reward", "kl") if _is_number(event.get(name))]
+    words = [f"{_duration(event['eta_s'])} left"] if _is_number(event.get("eta_s")) else []
+    words += [f"{name} {event[name]:.4g}" for name in ("loss", "lr", "reward", "kl") if _is_number(event.get(name))]
     words += [f"{event['tokens_per_s']:,.0f} tokens/s"] if _is_number(event.get("tokens_per_s")) else []
-    words += [f"{_duration(event['eta_s'])} left"] if _is_number(event.get("eta_s")) else []
     return "  ".join([f"step {event.get('step', '?')}{total}", *words])
 
 

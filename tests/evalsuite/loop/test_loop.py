@@ -437,7 +437,7 @@ def test_the_line_of_costs_counts_what_was_not_run() -> None:
         ({"step": 3, "loss": 0.25, "lr": 5e-7}, "step 3  loss 0.25  lr 5e-07"),
         (
             {"step": 120, "steps": 14678, "loss": 0.5321, "tokens_per_s": 21300.4, "eta_s": 7500},
-            "step 120/14678  loss 0.5321  21,300 tokens/s  2 h 05 min left",
+            "step 120/14678  2 h 05 min left  loss 0.5321  21,300 tokens/s",
         ),
         ({"step": 1, "eta_s": 40}, "step 1  40 s left"),
         ({"step": 1, "eta_s": 720}, "step 1  12 min left"),
