@@ -16,7 +16,7 @@ from train_plugins.chat import load_template, load_tokenizer, tokenise_pair
 from train_plugins.dpo_feed import Layout, Pair, PairFeed, choose_layout, compact, pair_parts
 from train_plugins.dpo_trainer import PairTrainer, dpo_arguments
 from train_plugins.driving import drive, load_causal, training_arguments
-from train_plugins.models import fit_vocabulary
+from train_plugins.models import fit_vocabulary, kept_dtype
 from train_plugins.packing import pair_logprobs
 from train_plugins.refcache import (
     Conditions,
@@ -113,7 +113,8 @@ def open_cache(
     weights, tokens = weights_digest(reference), tokenizer_digest(reference, template)
     if len(tokenizer) > _n_embedded(reference):
         tokens += f", new rows drawn from seed {run.job.seed}"
-    conditions = Conditions(weights, tokens, options.dtype, f"{options.attention}, {layout}", options.response)
+    dtype = f"{options.dtype}, weights {kept_dtype(options)}"
+    conditions = Conditions(weights, tokens, dtype, f"{options.attention}, {layout}", options.response)
     pairs[:] = [Pair(p.name, p.tokens, pair_key(conditions, pair_parts(p.tokens))) for p in pairs]
     cache = ReferenceCache(cache_folder(run.job, weights))
     if run.is_main:
@@ -169,8 +170,8 @@ def load_reference(run: Run, tokenizer: Any, reference: Checkpoint) -> Any:
     from transformers import AutoModelForCausalLM, set_seed
 
     set_seed(run.job.seed)
-    attention = run.options.attention
-    model = AutoModelForCausalLM.from_pretrained(reference.path, dtype=torch.float32, attn_implementation=attention)
+    dtype, attention = getattr(torch, kept_dtype(run.options)), run.options.attention
+    model = AutoModelForCausalLM.from_pretrained(reference.path, dtype=dtype, attn_implementation=attention)
     fit_vocabulary(model, tokenizer)
     return model
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from train_plugins.saving import link_weights, write_json
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from train_plugins.settings import TrainingOptions
     from train_plugins.worker import Run
 
 ROWS_OF = 8  # a resized embedding has a multiple of these rows, as in open-instruct
@@ -38,11 +39,15 @@ def load_model(run: Run, tokenizer: Any, family: Any, task: str, **more: Any) ->
     if start is None:
         raise UsageError("this trainer starts from a checkpoint; set start: in the stage")
     set_seed(run.job.seed)  # new rows of an embedding, heads and adapters are drawn
-    frozen = options.lora is not None and options.dtype == "bfloat16"
-    dtype = torch.bfloat16 if frozen else torch.float32
+    dtype = getattr(torch, kept_dtype(options))
     model = family.from_pretrained(start.path, dtype=dtype, attn_implementation=options.attention, **more)
     fit_vocabulary(model, tokenizer)
     return model if options.lora is None else _with_adapters(model, options.lora, task)
+
+
+def kept_dtype(options: TrainingOptions) -> str:
+    """The dtype in which the weights of the start are kept: float32 where they are trained."""
+    return "float32" if options.lora is None else options.dtype
 
 
 def fit_vocabulary(model: Any, tokenizer: Any) -> None:
@@ -57,10 +62,7 @@ def fit_vocabulary(model: Any, tokenizer: Any) -> None:
 def _with_adapters(model: Any, lora: Any, task: str) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    missing = sorted(set(lora.targets) - names)
-    if missing:
-        raise UsageError(f"lora.targets: this model has no {', '.join(missing)}; name modules that it has")
+    _check_targets(model, lora.targets)
     return get_peft_model(
         model,
         LoraConfig(
@@ -72,6 +74,26 @@ def _with_adapters(model: Any, lora: Any, task: str) -> Any:
             bias="none",
         ),
     )
+
+
+def _check_targets(model: Any, targets: Sequence[str]) -> None:
+    """Raises UsageError unless every target names linear layers inside the model. Others are not merged as `merged`
+    does it, and TRL reads the head's weights around an adapter."""
+    import torch
+
+    heads = (model.get_output_embeddings(), getattr(model, "score", None))
+    kinds: dict[str, set[bool]] = {}
+    for path, module in model.named_modules():
+        name = path.rpartition(".")[2]
+        kinds.setdefault(name, set()).add(isinstance(module, torch.nn.Linear) and module not in heads)
+    if missing := sorted(set(targets) - set(kinds)):
+        raise UsageError(f"lora.targets: this model has no {', '.join(missing)}; name modules that it has")
+    if wrong := sorted(name for name in set(targets) if kinds[name] != {True}):
+        usable = sorted(name for name, kind in kinds.items() if kind == {True})
+        raise UsageError(
+            f"lora.targets: {', '.join(wrong)} cannot have adapters, only linear layers before the head can; this "
+            f"model has {', '.join(usable)}"
+        )
 
 
 def is_adapted(model: Any) -> bool:

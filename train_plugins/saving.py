@@ -31,6 +31,8 @@ POINTS = (
 NAME = re.compile(r"step-(\d{6,})(?:-a(\d+))?")
 COUNTERS = "run.json"
 KEEP_STATES = 2
+# What safetensors says, and torch, which does not say why it could not write.
+FULL = ("No space left", "os error 28", "PytorchStreamWriter failed", "inline_container.cc", "iostream error")
 ADVICE = "delete the folder to go on from the state before it"
 
 
@@ -161,7 +163,7 @@ def naming_a_full_disk(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left" in str(error) or "os error 28" in str(error):
+        if full or any(words in str(error) for words in FULL):
             raise DiskFull(
                 f"{folder}: the disk filled up during a save; free some space and run the same command again"
             ) from error

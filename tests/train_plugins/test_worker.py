@@ -216,6 +216,8 @@ ENDS: dict[str, tuple[dict[str, Any], Any, str]] = {
     "nothing left in max_length": ({"max_length": 8, "overlong": "drop"}, None, "rows were dropped"),
     "a template that is not there": ({"chat_template": "tulo"}, None, "no chat template 'tulo'; did you mean 'tulu'"),
     "targets that the model lacks": ({"lora": {"targets": ["w_proj"]}}, None, "this model has no w_proj"),
+    "an adapter on the head": ({"lora": {"targets": ["lm_head"]}}, None, "lm_head cannot have adapters"),
+    "an adapter on the embedding": ({"lora": {"targets": ["embed_tokens"]}}, None, "embed_tokens cannot have adapters"),
 }
 
 
