@@ -68,6 +68,15 @@ class Rewarding(StepWise, RewardTrainer):  # type: ignore[misc]
         super().__init__(*arguments, **named)
         self._seen = torch.zeros(3, dtype=torch.float64)  # pairs, right ones, sum of margins
 
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """All of them: open-instruct hands every parameter to AdamW (at 9c2d44b, reward_modeling.py); transformers
+        leaves norms and biases out."""
+        return [name for name, _ in model.named_parameters()]
+
+    def get_train_dataloader(self) -> Any:
+        self._seen.zero_()  # a rollback leaves passes behind that nothing logged
+        return super().get_train_dataloader()
+
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -112,7 +121,7 @@ class PairFeed:
         sides = [pair.chosen for pair in part] + [pair.rejected for pair in part]
         weight = 1.0 if part else 0.0
         # A model looks for the last id that is no padding, so a pass without pairs has another one in it.
-        sides = sides or [(self.pad_id + 1,)] * 2
+        sides = sides or [(int(self.pad_id == 0),)] * 2
         width = max(map(len, sides))
         ids = torch.tensor([[*side, *[self.pad_id] * (width - len(side))] for side in sides])
         mask = torch.tensor([[1] * len(side) + [0] * (width - len(side)) for side in sides])
@@ -137,10 +146,11 @@ def read_pairs(run: Run, tokenizer: Any) -> tuple[list[Pair], list[Pair]]:
         run.warn(
             "overlong", f"{n_long} of {len(rows)} pairs are longer than {options.max_length} tokens and were dropped"
         )
-    if not held_out:
+    if options.held_out and not held_out:
         run.warn("no_held_out", f"no prompt of {len(rows)} pairs was held out; no accuracy is measured")
     if not train:
-        raise DataError(f"no pair of {len(rows)} is left in {options.max_length} tokens; raise max_length")
+        left = f"no pair of {len(rows)} is left to train on: {n_long} are longer than max_length {options.max_length}"
+        raise DataError(f"{left}, {len(held_out)} are held out; raise max_length or lower held_out")
     return train, held_out
 
 

@@ -84,6 +84,42 @@ def test_the_head_is_drawn_anew_with_the_spread_of_tulu_3(tmp_path: Path) -> Non
     assert not torch.equal(heads[0], heads[2])
 
 
+def test_every_parameter_decays_as_in_open_instruct(start: Path, tmp_path: Path) -> None:
+    trainer, _ = trainer_of(job_of(tmp_path / "out", start))
+    trainer.create_optimizer()
+    decays = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    # transformers would leave out the five norms of two layers and the end
+    assert {name: decays[id(p)] for name, p in trainer.model.named_parameters()} == dict.fromkeys(
+        dict(trainer.model.named_parameters()), 0.01
+    )
+
+
+@pytest.mark.parametrize("pad_id", [0, 101])
+def test_a_pass_without_pairs_has_ids_that_the_model_knows(pad_id: int) -> None:
+    """The tiny model has 102 tokens, and models may have padding as their last one."""
+    inputs = rm_worker.PairFeed([], pad_id, 1)._pad(())
+    assert inputs["weights"].tolist() == [0.0]
+    assert {number for row in inputs["input_ids"].tolist() for number in row} <= set(range(102)) - {pad_id}
+
+
+def test_whoever_holds_nothing_out_on_purpose_is_not_warned(start: Path, tmp_path: Path) -> None:
+    job = job_of(tmp_path / "out", start, held_out=0.0)
+    trainer, held_out = trainer_of(job)
+    assert (trainer.n_rows, held_out.pairs) == (40, [])
+    assert not of(job, "warning")
+    few = job_of(tmp_path / "few", start, 2, held_out=0.01)
+    trainer_of(few)
+    assert [event["code"] for event in of(few, "warning")] == ["no_held_out"]
+
+
+def test_metrics_begin_anew_where_training_does(start: Path, tmp_path: Path) -> None:
+    trainer, _ = trainer_of(job_of(tmp_path / "out", start))
+    trainer.training_step(trainer.model, trainer._feed(range(4), 0, 1))
+    assert trainer._seen[0] == 4
+    trainer.get_train_dataloader()  # what a rollback does
+    assert trainer._seen[0] == 0
+
+
 def test_long_pairs_are_dropped_and_prompts_are_held_out_by_their_hash(start: Path, tmp_path: Path) -> None:
     rows = pair_rows(40)
     long = [{**row, "rejected": [row["rejected"][0], {"role": "assistant", "content": "y" * 90}]} for row in rows[:5]]
