@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from decontam.errors import DecontamError
+from decontam.inputs import meter
 from decontam.types import Shard
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def _compressed(shard: Shard, block: int) -> Iterator[Block]:
         yield from _whole_lines(source.fill, 0, block, source)
     finally:
         source.close()
+        meter.left(source)
     if source.why:
         raise TruncatedInput(source.why)
 
@@ -124,6 +126,7 @@ class _Decompressed:
                 self.why = f"cannot be read beyond byte {self.done:,} of its text: {error}"
         else:
             self.done += n
+            meter.reached(self, self._files[1].tell())
         return n
 
     def _fetch(self, view: memoryview, size: int) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from decontam.errors import DecontamError
@@ -12,6 +14,8 @@ from decontam.job.plan import Job, Plan, begin, compare, make_plan
 from decontam.job.progress import Observer
 from decontam.job.reduce import Finished, Unfit, first_broken, reduce
 from decontam.job.work import Done, Failed, Piece, Source, shard_done, source_digest
+
+TICK_S = 1.0  # between two looks at files that are read as one piece
 
 
 class Incomplete(DecontamError):
@@ -66,14 +70,35 @@ def _do_pieces(plan: Plan, out: Path, runner: Runner, observer: Observer, strict
     def stop() -> bool:
         return strict and bool(broken)
 
-    for outcome in runner(plan.task(out), _pieces(plan, out, before), stop):
-        if isinstance(outcome, Failed):
-            failed.append(outcome)
-        elif not isinstance(outcome.piece, Source):
-            if outcome.counts.n_broken:
-                broken.append(outcome)
-            observer.scanned(outcome, on_disk[outcome.piece.number])
+    with _ticking(observer):
+        for outcome in runner(plan.task(out), _pieces(plan, out, before), stop):
+            if isinstance(outcome, Failed):
+                failed.append(outcome)
+            elif not isinstance(outcome.piece, Source):
+                if outcome.counts.n_broken:
+                    broken.append(outcome)
+                observer.scanned(outcome, on_disk[outcome.piece.number])
     return failed
+
+
+@contextmanager
+def _ticking(observer: Observer) -> Iterator[None]:
+    """Meanwhile the observer is told now and then how far the compressed files are that this process reads."""
+    from decontam.inputs.meter import bytes_under_way
+
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(TICK_S):
+            observer.reading(bytes_under_way())
+
+    ticker = threading.Thread(target=tick, name="decontam-ticker", daemon=True)
+    ticker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        ticker.join()
 
 
 def _pieces(plan: Plan, out: Path, done: dict[int, Done]) -> Sequence[Piece]:

@@ -22,6 +22,9 @@ class Observer(Protocol):
     def scanned(self, done: Done, on_disk: int) -> None:
         """After each shard."""
 
+    def reading(self, on_disk: int) -> None:
+        """Now and then, from another thread: the bytes that are read of compressed files under way."""
+
     def close(self) -> None: ...
 
 
@@ -33,6 +36,8 @@ class Silent:
     def planned(self, total_bytes: int, n_shards: int, n_reused: int, reused_bytes: int) -> None: ...
 
     def scanned(self, done: Done, on_disk: int) -> None: ...
+
+    def reading(self, on_disk: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -72,11 +77,12 @@ class _Count:
         words += [f"{self.n_broken:,} broken"] if self.n_broken else []
         return ", ".join(words)
 
-    def left(self) -> str:
+    def left(self, under_way: int = 0) -> str:
         """`12 s left`, from the bytes on the disk."""
-        if not self.new:
+        if not self.new + under_way:
             return ""
-        seconds = (self.total - self.reached) * (time.monotonic() - self.began) / self.new
+        spent = time.monotonic() - self.began
+        seconds = max(0, self.total - self.reached - under_way) * spent / (self.new + under_way)
         if seconds < 100:
             return f"{seconds:.0f} s left"
         return f"{seconds / 60:.0f} min left" if seconds < 6000 else f"{seconds / 3600:.1f} h left"
@@ -112,6 +118,13 @@ class Lines:
             self._shown = time.monotonic()
             left = f", {count.left()}" if count.n_done < count.n_shards else ""
             self.say(f"{count.n_done:,}/{count.n_shards:,} shards, {count.details()}{left}")
+
+    def reading(self, on_disk: int) -> None:
+        count = self._count
+        if on_disk and time.monotonic() - self._shown >= self._every_s:
+            self._shown = time.monotonic()
+            part = f"{(count.reached + on_disk) / 1e6:,.1f} of {count.total / 1e6:,.1f} MB on disk"
+            self.say(f"{count.n_done:,}/{count.n_shards:,} shards, {part}, {count.left(on_disk)}")
 
     def close(self) -> None: ...
 
@@ -149,6 +162,11 @@ class Live:
         count.add(done, on_disk)
         left = f", {count.left()}" if count.n_done < count.n_shards else ""
         self._progress.update(self._bar, completed=count.reached, details=count.details() + left)
+
+    def reading(self, on_disk: int) -> None:
+        count = self._count
+        if on_disk:
+            self._progress.update(self._bar, completed=count.reached + on_disk, details=count.left(on_disk))
 
     def close(self) -> None:
         self._progress.stop()

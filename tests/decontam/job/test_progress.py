@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import os
+import random
 from pathlib import Path
 
 import pytest
 
 from decontam.__main__ import main
+from decontam.inputs.meter import bytes_under_way
 from decontam.job import progress as progress_module
 from decontam.job import usable_cores
 from decontam.job.plan import make_plan
-from decontam.job.progress import Lines, Live
+from decontam.job.progress import Lines, Live, Silent
 from decontam.job.work import Done
 from decontam.types import Shard, ShardCounts
-from tests.decontam.job.plain import make_job, write_rows
+from tests.decontam.job.plain import SUMS, make_job, scan, sums, write_rows
 
 
 def done(number: int, n_broken: int = 0) -> Done:
@@ -38,6 +42,41 @@ def test_plain_lines_come_now_and_then_and_at_the_end(monkeypatch: pytest.Monkey
         "3/4 shards, 1.5 MB/s, 2,000 rows, 14 matches, 20 s left",
         "4/4 shards, 2.0 MB/s, 3,000 rows, 21 matches, 1 broken",
     ]
+
+
+def test_a_compressed_file_is_seen_to_advance(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    out = io.StringIO()
+    lines = Lines(out, every_s=30)
+    lines.planned(total_bytes=100_000_000, n_shards=2, n_reused=0, reused_bytes=0)
+    for at, on_disk in ((120.0, 20_000_000), (140.0, 25_000_000), (150.0, 30_000_000), (180.0, 0)):
+        now[0] = at
+        lines.reading(on_disk)
+    assert out.getvalue().splitlines()[1:] == [
+        # 25 of 100 MB in 40 s: the other 75 take 120. Of nothing under way nothing is told.
+        "0/2 shards, 25.0 of 100.0 MB on disk, 2 min left",
+    ]
+
+
+def test_the_bytes_under_way_are_those_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("decontam.job.execute.TICK_S", 0.01)
+    random_ = random.Random(3)
+    rows = (json.dumps({"text": " ".join(random_.choices(SUMS[0].split(), k=600))}) + "\n" for _ in range(2000))
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress("".join(rows).encode(), 1))
+    seen: list[int] = []
+
+    class Watching(Silent):
+        def reading(self, on_disk: int) -> None:
+            seen.append(on_disk)
+
+    scan(make_job([path], tmp_path / "cache", sums(1)), tmp_path / "out", observer=Watching())
+    under_way = [n for n in seen if n]
+    assert len(set(under_way)) > 2
+    assert under_way == sorted(under_way)
+    assert under_way[-1] <= path.stat().st_size
+    assert bytes_under_way() == 0
 
 
 def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
