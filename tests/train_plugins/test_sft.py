@@ -205,7 +205,7 @@ def test_a_checkpoint_that_answers_otherwise_than_the_model_is_not_published(sta
     base = load_file(start / "model.safetensors")
     name = "model.layers.0.self_attn.q_proj.weight"
     save_file({**tensors, name: base[name]}, folder / "model.safetensors", {"format": "pt"})  # one was not merged
-    with pytest.raises(CheckpointError, match="differs by"):
+    with pytest.raises(CheckpointError, match="are .* off those"):
         check_same(trainer, trainer.processing_class, folder, "float32")
 
 
