@@ -29,6 +29,8 @@ class Rule:
     any       one matching window suffices
     idf       the sum of idf weights of the distinct matching windows over that of all, >= threshold
     whole     the whole field stands in the message, each field in the same one
+    `compat` takes over what upstream's code does beside its rule: of slices of a field with equal text only the last
+    is a window (open-instruct @e6c3044a, decontamination/search.py, keys windows by their text).
     """
 
     name: str
@@ -39,11 +41,12 @@ class Rule:
     threshold: Fraction
     version: int = 1
     about: str = ""
+    compat: bool = False
 
     @property
     def digest(self) -> str:
         """sha256 hex of everything but the description: equal digests decide alike."""
-        told = {k: str(v) for k, v in asdict(self).items() if k != "about"}
+        told = {k: str(v) for k, v in asdict(self).items() if k not in ("about", *([] if self.compat else ["compat"]))}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -65,6 +68,16 @@ _ALL = (
         "coverage",
         Fraction(1, 2),
         about="tulu3 by the words of Unicode (Elasticsearch's standard analyzer), to compare; slow",
+    ),
+    Rule(
+        "tulu3-compat",
+        "pattern",
+        "spacy",
+        8,
+        "coverage",
+        Fraction(1, 2),
+        about="tulu3 as upstream's code has it, where of repeated slices only the last counts; to compare",
+        compat=True,
     ),
     Rule("fixed-8", "pattern", "words", 8, "coverage", Fraction(1, 2), about="the common simplification of tulu3"),
     Rule("any-8", "words", "words", 8, "any", Fraction(0), about="any shared 8-gram of words (s1, open-r1)"),

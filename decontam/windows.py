@@ -25,8 +25,8 @@ def fields_of(rule: Rule, texts: Sequence[str], *, nlp: Any = None) -> list[Fiel
 
     tulu3: windows of spaCy tokens, white-space tokens included; the phrase of a window is what the analyzer makes of
     the slice of text from its first to its last token (open-instruct @e6c3044a, decontamination/search.py). A window
-    edge may thus cut a word in two. Upstream keeps the last of equal slices; all are kept here. With `rule.n == 0` one
-    window is the whole text.
+    edge may thus cut a word in two. Upstream keeps the last of equal slices; all are kept here, but for `compat`. With
+    `rule.n == 0` one window is the whole text.
     """
     if rule.positions == "words":
         return [_of_words(rule.n, words_of(rule.analyzer, text), spans_of(rule.analyzer, text)) for text in texts]
@@ -71,6 +71,12 @@ def _of_tokens(rule: Rule, text: str, spans: Spans) -> Field:
         phrases = _cut(text, edges)
     else:
         phrases = (tuple(words_of(rule.analyzer, text[a:b])) for a, b in edges)
+    if rule.compat:
+        # Windows keep their places, and one without words stands nowhere.
+        last = {text[a:b]: i for i, (a, b) in enumerate(edges)}
+        phrases = (
+            (p if last[text[a:b]] == i else ()) for i, (p, (a, b)) in enumerate(zip(phrases, edges, strict=True))
+        )
     windows = tuple(map(Window, range(len(edges)), range(n, len(edges) + n), phrases))
     return Field(len(spans), tuple(spans), windows)
 

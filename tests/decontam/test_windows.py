@@ -51,6 +51,18 @@ def test_standard_words_keep_versions_whole_and_drop_signs() -> None:
     assert operators.windows[0].phrase == ("x", "1", "if", "a")  # no operators: why upstream meant another
 
 
+def test_compat_keeps_the_last_of_equal_slices() -> None:
+    text = "a b c d e f g h " * 2 + "a b c d e f g h"  # 24 tokens: 17 windows, of 8 texts each twice and one thrice
+    (whole,), (compat,) = fields_of(TULU3, [text]), fields_of(RULES["tulu3-compat"], [text])
+    assert (compat.n, len(compat.windows)) == (whole.n, len(whole.windows)) == (24, 17)
+    assert [window.phrase for window in compat.windows[:9]] == [()] * 9
+    assert compat.windows[9:] == whole.windows[9:]
+    # Slices that differ in signs alone are two texts, though their words are the same.
+    signs = fields_of(RULES["tulu3-compat"], ["a b c d e f g h i ! a b c d e f g h, i"])[0]
+    assert signs.windows[0].phrase == ()
+    assert [window.phrase for window in signs.windows].count(tuple("bcdefghi")) == 1
+
+
 def test_golden_windows_of_a_price() -> None:
     (field,) = fields_of(TULU3, ["$2 per fresh duck egg at the farmers' market daily"])
     assert (field.n, len(field.windows)) == (12, 5)

@@ -220,7 +220,7 @@ def complete(*words: str) -> list[str]:
 
 
 def test_rules_verbs_and_evals_are_completed() -> None:
-    assert complete("scan", "a.jsonl", "--rule", "t") == ["tulu3", "tulu3-standard"]
+    assert complete("scan", "a.jsonl", "--rule", "t") == ["tulu3", "tulu3-standard", "tulu3-compat"]
     assert complete("scan", "a.jsonl", "--evals", "decontam") == ["decontam:tulu3", "decontam"]
     assert complete("r") == ["review", "rules"]
 
