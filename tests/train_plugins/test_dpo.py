@@ -42,6 +42,7 @@ from train_plugins.dpo import DPO
 from train_plugins.dpo_feed import Layout, Pair, PairFeed, choose_layout, compact, pair_parts
 from train_plugins.dpo_trainer import METRICS, PairTrainer
 from train_plugins.dpo_worker import check_same_tokenizer, prepare, work
+from train_plugins.order import Order
 from train_plugins.refcache import FOLDER, ReferenceCache
 from train_plugins.settings import DPOOptions
 from train_plugins.tiny import EOS_ID, PAD_ID, write_tiny
@@ -215,6 +216,45 @@ def test_loss_gradient_and_reference_are_those_of_trl_s_sigmoid_norm(
     known = against_other.feed.references or ()
     assert [value.chosen for value in known] == pytest.approx(chosen.tolist(), abs=1e-4)  # sums near -100
     assert [value.rejected for value in known] == pytest.approx(rejected.tolist(), abs=1e-4)
+
+
+def test_four_steps_end_with_the_weights_of_trl_on_the_same_order(tmp_path: Path, models: dict[str, Path]) -> None:
+    """TRL padded, in 2 passes, with a second model as reference; ours in shared rows with the cache."""
+    from datasets import Dataset
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    job = job_in(tmp_path / "dpo", models, rows(16), warmup_ratio=0.25)
+    ours = trained(job)
+    order = Order(16, 4, [(0, job.seed)])
+
+    class InOurOrder(DPOTrainer):  # type: ignore[misc]
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            return [row for step in range(4) for row in order.rows(step)]
+
+    config = DPOConfig(
+        output_dir=str(tmp_path / "trl"), beta=5.0, loss_type=["sigmoid_norm"], max_length=128, bf16=False,
+        use_cpu=True, gradient_checkpointing=False, report_to=[], per_device_train_batch_size=2, max_steps=4,
+        gradient_accumulation_steps=2, learning_rate=1e-3, lr_scheduler_type="linear", warmup_steps=1, weight_decay=0.0,
+        max_grad_norm=0.0, logging_steps=1, save_strategy="no", optim="adamw_torch", disable_tqdm=True,
+    )  # fmt: skip
+    content = [
+        {"prompt": row["chosen"][:-1], "chosen": row["chosen"][-1:], "rejected": row["rejected"][-1:]}
+        for row in rows(16)
+    ]
+    model, reference = (
+        AutoModelForCausalLM.from_pretrained(models["start"], dtype=torch.float32) for _ in range(2)
+    )  # fmt: skip
+    theirs = InOurOrder(
+        model, reference, config, train_dataset=Dataset.from_list(content),
+        processing_class=load_tokenizer(models["start"], TULU),
+    )  # fmt: skip
+    theirs.train()
+    expected = [entry["loss"] for entry in theirs.state.log_history if "loss" in entry]
+    assert abs(expected[-1] - 0.6931) > 0.05  # it trains
+    assert losses(ours) == pytest.approx(expected, abs=1e-5)
+    for name, tensor in load_file(job.out / "checkpoints" / "step-000004" / "model.safetensors").items():
+        assert (tensor - model.state_dict()[name]).abs().max() < 1e-6, name
 
 
 # -- one step, however it is cut and laid out --
