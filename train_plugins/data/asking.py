@@ -209,7 +209,8 @@ def ask(
 
     keys = [_key(engine, question) for question in questions]
     if len({*keys}) < len(keys):
-        double = next(q.key for i, q in enumerate(questions) if keys[i] in keys[:i])
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        double = next(q.key for i, q in enumerate(questions) if first[keys[i]] < i)
         raise UsageError(f"the question {double!r} is asked twice")
     watching = observer or Silent()
     with Journal(journal, {"asks": engine.name, "engine": dict(engine.identity)}, say=watching.say) as store:

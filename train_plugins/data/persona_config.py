@@ -14,6 +14,7 @@ import yaml
 from evalsuite.errors import DataError, UsageError, did_you_mean
 from evalsuite.trainers.options import parse
 from train_plugins.data.asking import EngineOptions
+from train_plugins.data.licences import LicenceRule, licence_problems
 from train_plugins.data.persona_prompts import SKILLS, Skill
 from train_plugins.data.scanning import ScanRule
 
@@ -81,6 +82,9 @@ class PersonaConfig:
                 yield f"no skill {skill!r}{did_you_mean(skill, SKILLS)}; there are {', '.join(SKILLS)}"
             elif self.count(skill) < 0:
                 yield f"skills.{skill} is {self.count(skill)}; expected 0 or more rows"
+        yield from licence_problems(LicenceRule(unknown="allow"), {"licence": self.licence})
+        if self.skills and not any(self.count(skill) for skill in self.skills if skill in SKILLS):
+            yield "skills asks for no row; say how many rows of at least one"
         if not self.skills:
             yield f"skills is empty; say how many rows of {', '.join(SKILLS)}"
 
@@ -121,11 +125,20 @@ def read_personas(named: str, where: Path, roots: tuple[Path, ...] = (), *, offl
         path = where / Path(named).expanduser()
         if not path.exists():
             raise DataError(f"personas: no file {path}; expected a path, `shipped` or hub:OWNER/NAME")
-        texts = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".txt" else _of_file(path)
+        texts = _of_text(path) if path.suffix == ".txt" else _of_file(path)
     found = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
     if not found:
         raise DataError(f"personas: {named} holds none; expected one a line, or rows with a field `persona`")
     return found
+
+
+def _of_text(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: byte {error.object[error.start]:#04x} at byte {error.start + 1} is no UTF-8"
+        ) from error
 
 
 def _of_file(path: Path) -> Iterator[str]:

@@ -15,6 +15,7 @@ from evalsuite.trainers.options import parse
 from evalsuite.types import Sampling
 from train_plugins.data.asking import EngineOptions
 from train_plugins.data.aspects import TULU, Aspect, load_aspects
+from train_plugins.data.licences import LicenceRule, licence_problems
 from train_plugins.data.pairs import Ties
 from train_plugins.data.ratings import least_of
 from train_plugins.data.relevance import MIN_RELEVANCE
@@ -175,6 +176,7 @@ class PreferenceConfig:
             yield f"max_cost_usd needs prices (a YAML file) for {', '.join(unpriced)}"
         if not self.licence.strip():
             yield "licence is empty; expected an SPDX id"
+        yield from licence_problems(LicenceRule(unknown="allow"), {"licence": self.licence})
         for name, low in (("min_margin", 0), ("max_failed", 0), ("min_relevance", 0), ("limit", 1), ("max_cost_usd", 0),
                           ("max_tokens_total", 1)):  # fmt: skip
             if (value := getattr(self, name)) is not None and value < low:

@@ -24,12 +24,15 @@ from train_plugins.data.aspects import HIGHEST, LOWEST, Aspect
 Missing = Literal["not_applicable", "unreadable", "out_of_range", "conflict", "request_failed"]
 Rating = int | Missing
 
+# Within a line, and all of bounded length: an answer of nothing but blank lines or signs is read in linear time.
 HEADER = re.compile(
-    r"^[\s#*_>-]*(?:(?:output|ratings?|answer|response|feedback)\s+(?:for|of)\s+)?"
-    r"(?:text|output|response|answer)[\s#_]*(\d{1,3})[\s:.)*_-]*(?=$|rating\b)",
+    r"^[ \t#*_>-]{0,20}(?:(?:output|ratings?|answer|response|feedback)[ \t]{1,8}(?:for|of)[ \t]{1,8})?"
+    r"(?:text|output|response|answer)[ \t#_]{0,8}(\d{1,3})[ \t\r:.)*_-]{0,20}(?=$|rating\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-LABELLED = re.compile(r"(?<![^\W_])rating[\s*_\"']*[:=][\s*_\"']*(n\s*/?\s*a\b|[+-]?\d+(?:\.\d+)?)", re.IGNORECASE)
+LABELLED = re.compile(
+    r"(?<![^\W_])rating[\s*_\"']{0,20}[:=][\s*_\"']{0,20}(n\s*/?\s*a\b|[+-]?\d+(?:\.\d+)?)", re.IGNORECASE
+)
 NOT_APPLICABLE = re.compile(r"n\s*/?\s*a\.?|not applicable", re.IGNORECASE)
 NUMBER_KEYS = ("text", "text_id", "id", "number", "index")
 KEY = re.compile(r"(?:text|output|response)?[\s#_]*(\d{1,3})", re.IGNORECASE)
@@ -221,11 +224,12 @@ def _from_json(answer: str) -> Iterator[tuple[int, Any]]:
     while n_wrong < MOST_WRONG and (opening := OPENING.search(answer, position)):
         try:
             value, position = decoder.raw_decode(answer, opening.start())
+            found = list(_entries(value))
         except (ValueError, RecursionError):
             position = opening.end()
             n_wrong += 1
             continue
-        yield from _entries(value)
+        yield from found
 
 
 def _entries(value: Any) -> Iterator[tuple[int, Any]]:

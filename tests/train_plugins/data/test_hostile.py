@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from tests.train_plugins.data.mixing import make, read, row, source, write_mix, 
 from train_plugins.data.card import plain
 from train_plugins.data.collect import CHUNK, WINDOW, _mapper
 from train_plugins.data.licences import joined
+from train_plugins.data.persona_config import read_personas
+from train_plugins.data.ratings import read_ratings
 from train_plugins.data.rows import BadRow, read_lines
 from train_plugins.data.tally import aligned
 from train_plugins.data.writing import DatasetWriter, part_of
@@ -239,3 +242,43 @@ def test_nothing_in_a_card_is_markup_but_its_own(text: str, told: str) -> None:
 
 def test_a_cell_on_a_terminal_is_one_line_without_control_characters() -> None:
     assert aligned([("name", "n"), ("a\x1b[2J\nb", "1")]) == "name    n\na[2J b  1"
+
+
+# -- answers of models --
+
+
+@pytest.mark.parametrize(
+    "answer", ["\n" * 50_000, " #*" * 16_000, "Text 1 " + "Rating " * 7_000, "rating" + " " * 50_000]
+)
+def test_an_answer_of_nothing_but_signs_is_read_at_once(answer: str) -> None:
+    start = time.process_time()
+    assert read_ratings(answer, 2) == {1: "unreadable", 2: "unreadable"}
+    assert time.process_time() - start < 2  # 575 seconds for all of them, as long as a sign could begin anywhere
+
+
+def test_json_as_deep_as_can_be_read_at_all_is_unreadable_and_no_crash() -> None:
+    for depth in range(900, 1000):
+        assert read_ratings('{"a":' * depth + "1" + "}" * depth, 1) == {1: "unreadable"}
+
+
+def test_personas_that_are_no_utf8_are_told_by_their_byte(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_bytes(b"caf\xe9 owner\n")
+    with pytest.raises(DataError, match=r"p\.txt: byte 0xe9 at byte 4 is no UTF-8"):
+        read_personas("p.txt", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"skills": {"math": 0}}, "skills asks for no row"),
+        ({"licence": "Apche-2.0"}, "'Apche-2.0' is no SPDX id known here; did you mean 'Apache-2.0'?"),
+    ],
+)
+def test_a_personas_file_that_asks_for_nothing_or_names_no_licence_is_refused(
+    more: dict[str, object], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = {"model": "api:http://127.0.0.1:9/v1", "served_model": "m"}
+    content = {"schema": 1, "name": "p", "seed": 1, "personas": "shipped", "skills": {"math": 1}, "engine": engine}
+    (tmp_path / "p.yaml").write_text(json.dumps(content | more))
+    assert main(["data", "personas", str(tmp_path / "p.yaml"), "--dry-run"]) == 2
+    assert told in capsys.readouterr().err
