@@ -6,9 +6,10 @@ other ways (Arrow columns, joined fields, other analyzers, near-duplicates) judg
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -140,22 +141,24 @@ class _Scan:
             self._judge(batch)
             return
         whose = _Whose(first + native.line, offset + lines.starts[native.line], native.turn, native.where)
-        found, whose = self._judge_both(native, whose, batch)
+        found, whose, texts = self._judge_both(native, whose, batch)
         if found.matches.size:
             rows = whose.row[found.matches[:, 0]]
             batch.ids |= {first + line: told for line, told in native.ids(data, lines.ids, rows - first)}
-            self.found.append(self._columns(found, whose, batch.ids))
+            self.found.append(self._columns(found, whose, batch.ids, texts))
 
-    def _judge_both(self, native: Unparsed, whose: _Whose, batch: _Batch) -> tuple[Found, _Whose]:
-        """Matches of unparsed and parsed messages in order of their rows, and whose the messages are."""
+    def _judge_both(self, native: Unparsed, whose: _Whose, batch: _Batch) -> tuple[Found, _Whose, Array]:
+        """Matches of unparsed and parsed messages in order of their rows, whose the messages are, and their digests."""
         buf, starts, stops = joined(batch.texts)
         shift = native.buf.size
         both = _Whose(*(np.concatenate(pair) for pair in zip(whose, batch.whose(), strict=True)))
         order = np.argsort(both.row, kind="stable")
         starts = np.concatenate([native.starts, starts + shift])[order]
         stops = np.concatenate([native.stops, stops + shift])[order]
-        found = self.matcher.judge(np.concatenate([native.buf, buf]), starts, stops)
-        return found, _Whose(*(each[order] for each in both))
+        both_buf = np.concatenate([native.buf, buf])
+        found = self.matcher.judge(both_buf, starts, stops)
+        texts = _digests(found, lambda m: both_buf[starts[m] : stops[m]].tobytes())
+        return found, _Whose(*(each[order] for each in both)), texts
 
     def _row(self, row: int, offset: int, line: memoryview, batch: _Batch) -> None:
         try:
@@ -185,7 +188,8 @@ class _Scan:
             return
         found = self.matcher.judge_texts(batch.texts)
         if found.matches.size:
-            self.found.append(self._columns(found, batch.whose(), batch.ids))
+            texts = _digests(found, lambda m: batch.texts[m].encode("utf-8", "surrogatepass"))
+            self.found.append(self._columns(found, batch.whose(), batch.ids, texts))
         if self.near is not None:
             self._find_near(batch)
 
@@ -208,6 +212,7 @@ class _Scan:
                     "train_to": each.train_to,
                     "eval_from": each.eval_from,
                     "eval_to": each.eval_to,
+                    "text": _digest(batch.texts[m].encode("utf-8", "surrogatepass")),
                 }
             )
 
@@ -266,7 +271,7 @@ class _Scan:
 
     # -- results --
 
-    def _columns(self, found: Found, whose: _Whose, ids: Mapping[int, str]) -> dict[str, Any]:
+    def _columns(self, found: Found, whose: _Whose, ids: Mapping[int, str], texts: Array) -> dict[str, Any]:
         """The columns of `match_table` for one batch, lists as values and sizes."""
         arrays = self.index.arrays
         message, inst, flags, first_field, first_run, n_runs = found.matches.T
@@ -304,6 +309,7 @@ class _Scan:
             "capped_score": scores[:, 1],
             "flags": flags.astype(np.uint8),
             "common_share": scores[:, 2],
+            "text": texts,
             "runs": spans.astype(np.int32).ravel(),
             "n_fields": n_fields,
             "n_runs": n_runs * 6,
@@ -329,6 +335,7 @@ def match_table(parts: Sequence[Mapping[str, Any]]) -> pa.Table:
 
     `inst` numbers the instances of the index; `covered` and `capped` have one number a field; `runs` six numbers a run:
     characters of the message from and to, field, characters of the field from and to, positions of the eval text.
+    Messages with the same text have the same `text`.
     """
     import pyarrow as pa
 
@@ -354,6 +361,7 @@ def match_table(parts: Sequence[Mapping[str, Any]]) -> pa.Table:
             "capped_score": column("capped_score", pa.float64()),
             "flags": column("flags", pa.uint8()),
             "common_share": column("common_share", pa.float64()),
+            "text": column("text", pa.int64()),
             "runs": lists("runs", "n_runs"),
         }
     )
@@ -366,7 +374,19 @@ def near_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     kinds = {"row": pa.int64(), "offset": pa.int64(), "id": pa.string(), "turn": pa.int32(), "where": pa.int8()}
     kinds |= {"inst": pa.int32(), "score": pa.float64()}
     kinds |= {name: pa.int32() for name in ("train_from", "train_to", "eval_from", "eval_to")}
+    kinds["text"] = pa.int64()
     return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()})
+
+
+def _digests(found: Found, text: Callable[[int], bytes]) -> Array:
+    """The digest of each match's message."""
+    messages, place = np.unique(found.matches[:, 0], return_inverse=True)
+    return np.array([_digest(text(m)) for m in messages.tolist()], np.int64)[place]
+
+
+def _digest(text: bytes) -> int:
+    """64 bits by which equal texts are counted once."""
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
 
 
 def _ranges(first: Array, sizes: Array) -> Array:

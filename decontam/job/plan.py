@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from decontam.inputs import Dataset
     from decontam.select import Selection
 
-SCHEMA = "decontam-manifest/1"
+SCHEMA = "decontam-manifest/2"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class Cell:
     unprotected: int
     instances: dict[Way, int]
     rows: dict[Way, int]
+    texts: dict[Way, int]  # of these rows, those with one text counted once
     action: Action
 
     def instance_share(self, way: Way) -> float:
@@ -70,6 +71,7 @@ def matrix_of(scan: Scan, counted: Tally, verdict: Verdict) -> Matrix:
             facts.n_unprotected,
             {way: hits[way].instances for way in WAYS},
             {way: hits[way].rows for way in WAYS},
+            {way: hits[way].texts for way in WAYS},
             verdict.actions[d, e],
         )
         for (d, e), hits in counted.cells.items()
@@ -87,7 +89,9 @@ def _about_dataset(scan: Scan, counted: Tally, d: int) -> str:
     flagged = f"{rows['exact']:,} flagged ({percent(share(rows['exact'], facts.n_rows))} %)"
     capped = f"{rows['capped']:,} with the cap ({percent(share(rows['capped'], facts.n_rows))} %)"
     near = f", {rows['near']:,} near-duplicates" if scan.near else ""
-    return f"{facts.n_rows:,} rows, {flagged}, {capped}{near}"
+    copies = counted.texts[d]["exact"]
+    distinct = f", {copies:,} distinct" if copies != rows["exact"] else ""
+    return f"{facts.n_rows:,} rows, {flagged}{distinct}, {capped}{near}"
 
 
 def _about_eval(scan: Scan, e: int) -> str:
@@ -126,14 +130,14 @@ def tsv(matrix: Matrix) -> str:
     """One line a cell; columns that end in _pct are percentages."""
     heads = ["dataset", "eval", "kind", "n", "n_rows", "unprotected"]
     for way in matrix.ways:
-        heads += [f"{way}_instances", f"{way}_instances_pct", f"{way}_rows", f"{way}_rows_pct"]
+        heads += [f"{way}_instances", f"{way}_instances_pct", f"{way}_rows", f"{way}_rows_pct", f"{way}_texts"]
     lines = ["\t".join([*heads, "action"])]
     for cell in matrix.cells:
         values = [visible(cell.dataset), visible(cell.eval), cell.kind]
         values += [str(cell.n), str(cell.n_rows), str(cell.unprotected)]
         for way in matrix.ways:
             values += [str(cell.instances[way]), f"{100 * cell.instance_share(way):.4f}"]
-            values += [str(cell.rows[way]), f"{100 * cell.row_share(way):.4f}"]
+            values += [str(cell.rows[way]), f"{100 * cell.row_share(way):.4f}", str(cell.texts[way])]
         lines.append("\t".join([*values, cell.action]))
     return "\n".join(lines) + "\n"
 
@@ -169,6 +173,7 @@ def as_json(scan: Scan, matrix: Matrix) -> dict[str, Any]:
                 "instance_share": cell.instance_share(way),
                 "rows": cell.rows[way],
                 "row_share": cell.row_share(way),
+                "texts": cell.texts[way],
             }
             for way in matrix.ways
         }

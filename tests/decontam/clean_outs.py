@@ -48,7 +48,7 @@ def scan(
     matches = [match for dataset in datasets for match in _matches(dataset, select, evals, rule)]
     files = [(dataset, file, fingerprint(file.path)) for dataset in datasets for file in dataset.files]
     manifest = {
-        "schema": "decontam-manifest/1",
+        "schema": "decontam-manifest/2",
         "drop_empty_fields": False,
         "options": {"near": near},
         "datasets": [{"name": d.name, "selectors": list(select)} for d in datasets],

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ KINDS = {
     "capped_score": pa.float64(),
     "flags": pa.uint8(),
     "common_share": pa.float64(),
+    "text": pa.int64(),
     "runs": pa.list_(pa.int32()),
 }
 
@@ -120,6 +122,7 @@ class Plain:
                         "capped_score": 1.0,
                         "flags": 3,
                         "common_share": 0.0,
+                        "text": zlib.crc32(message.text.encode("utf-8", "surrogatepass")),
                         "runs": [0, len(message.text), 0, 0, 5, sizes[0]],
                     }
 

@@ -18,7 +18,7 @@ from decontam.job.work import KERNEL, Kernel
 from decontam.report.source import training_texts
 from decontam.rules import find_rule
 from decontam.types import EvalSet
-from tests.decontam.job.plain import make_job, scan, sums, tree, write_rows
+from tests.decontam.job.plain import SUMS, make_job, scan, sums, tree, write_rows
 
 DOTS = "x1.0 y2.0 z3.0 a4.0 b5.0 c6.0 d7.0 e8.0 f9.0"
 REPORTS = ("matches.jsonl", "verdict.json", "matrix.tsv", "clean_ids/sums.txt")
@@ -51,6 +51,16 @@ def test_rows_keep_their_numbers_in_every_format(tmp_path: Path, form: str) -> N
     assert best == {10 * i: str(i) for i in range(20)}
     n_shards = sum(name.endswith(".arrow") for name in tree(tmp_path / "out"))
     assert n_shards == 1 if form == "jsonl.gz" else n_shards >= 5
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "parquet"])
+def test_copies_of_a_row_are_counted_apart(tmp_path: Path, form: str) -> None:
+    texts = [f"tell me: {SUMS[0]}", "nothing", f'"{SUMS[50]}" é', f"tell me: {SUMS[0]}"]
+    data = written(tmp_path, form, [{"text": text} for text in texts * 30])
+    scan(make_job([data], tmp_path / "cache", sums(100), scanner=KERNEL), tmp_path / "out")
+    [cell] = json.loads((tmp_path / "out" / "matrix.json").read_text())["cells"]
+    assert (cell["exact"]["rows"], cell["exact"]["texts"]) == (90, 2)
+    assert "90 flagged (75.00 %), 2 distinct," in (tmp_path / "out" / "matrix.md").read_text()
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -57,7 +57,13 @@ def test_tsv_has_every_cell_with_counts_and_percentages() -> None:
 def test_json_has_shares_and_not_percentages() -> None:
     chosen = world()
     raw = json.loads(json.dumps(as_json(chosen, of(chosen))))
-    assert raw["cells"][0]["exact"] == {"instances": 2, "instance_share": 0.01, "rows": 2, "row_share": 0.02}
+    assert raw["cells"][0]["exact"] == {
+        "instances": 2,
+        "instance_share": 0.01,
+        "rows": 2,
+        "row_share": 0.02,
+        "texts": 2,
+    }
 
 
 def test_markdown_keeps_its_columns_whatever_names_hold() -> None:

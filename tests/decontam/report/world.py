@@ -27,6 +27,7 @@ MATCHES = pa.schema(
         ("capped_score", pa.float64()),
         ("flags", pa.uint8()),
         ("common_share", pa.float64()),
+        ("text", pa.int64()),
         ("runs", pa.list_(pa.int32())),
     ]
 )
@@ -43,6 +44,7 @@ NEAR = pa.schema(
         ("train_to", pa.int32()),
         ("eval_from", pa.int32()),
         ("eval_to", pa.int32()),
+        ("text", pa.int64()),
     ]
 )
 
@@ -77,12 +79,13 @@ def data(name: str = "train", n_rows: int = 100, **changes: Any) -> DatasetFacts
 def match(row: int, inst: int, flags: int = EXACT | CAPPED, **changes: Any) -> dict[str, Any]:
     """One run over the first 9 characters of both sides; 8 of 10 positions, 5 of 6 without the common ones."""
     found = {"row": row, "offset": -1, "id": None, "turn": 0, "where": 0, "inst": inst, "covered": [8], "score": 0.8}
+    found["text"] = row  # no row is a copy of another
     found |= {"capped": [5], "capped_score": 5 / 6, "flags": flags, "common_share": 0.25, "runs": [0, 9, 0, 0, 9, 8]}
     return {**found, **changes}
 
 
 def near(row: int, inst: int, **changes: Any) -> dict[str, Any]:
-    found = {"row": row, "offset": -1, "id": None, "turn": 0, "where": 0, "inst": inst, "score": 91.25}
+    found = {"row": row, "offset": -1, "id": None, "turn": 0, "where": 0, "inst": inst, "score": 91.25, "text": row}
     return {**found, "train_from": 0, "train_to": 9, "eval_from": 0, "eval_to": 9, **changes}
 
 
