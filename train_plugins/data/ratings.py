@@ -31,9 +31,9 @@ HEADER = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 LABELLED = re.compile(
-    r"(?<![^\W_])rating[\s*_\"']{0,20}[:=][\s*_\"']{0,20}(n\s*/?\s*a\b|[+-]?\d+(?:\.\d+)?)", re.IGNORECASE
+    r"(?<![^\W_])rating[\s*_\"']{0,20}[:=][\s*_\"']{0,20}(n\s{0,4}/?\s{0,4}a\b|[+-]?\d+(?:\.\d+)?)", re.IGNORECASE
 )
-NOT_APPLICABLE = re.compile(r"n\s*/?\s*a\.?|not applicable", re.IGNORECASE)
+NOT_APPLICABLE = re.compile(r"n\s{0,4}/?\s{0,4}a\.?|not applicable", re.IGNORECASE)
 NUMBER_KEYS = ("text", "text_id", "id", "number", "index")
 KEY = re.compile(r"(?:text|output|response)?[\s#_]*(\d{1,3})", re.IGNORECASE)
 DECIMAL = re.compile(r"[+-]?\d{1,6}(?:\.\d{1,6})?")

@@ -248,7 +248,14 @@ def test_a_cell_on_a_terminal_is_one_line_without_control_characters() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["\n" * 50_000, " #*" * 16_000, "Text 1 " + "Rating " * 7_000, "rating" + " " * 50_000]
+    "answer",
+    [
+        "\n" * 50_000,
+        " #*" * 16_000,
+        "Text 1 " + "Rating " * 7_000,
+        "rating" + " " * 50_000,
+        "Text 1\nrating: n" + " " * 40_000,
+    ],
 )
 def test_an_answer_of_nothing_but_signs_is_read_at_once(answer: str) -> None:
     start = time.process_time()
@@ -257,8 +264,15 @@ def test_an_answer_of_nothing_but_signs_is_read_at_once(answer: str) -> None:
 
 
 def test_json_as_deep_as_can_be_read_at_all_is_unreadable_and_no_crash() -> None:
-    for depth in range(900, 1000):
-        assert read_ratings('{"a":' * depth + "1" + "}" * depth, 1) == {1: "unreadable"}
+    for depth in range(850, 1000):
+        answer = '{"a":' * depth + "1" + "}" * depth
+        assert read_ratings(answer, 1) == {1: "unreadable"}
+        try:
+            json.loads(answer)
+        except RecursionError:
+            break
+    else:
+        raise AssertionError("nothing was too deep")
 
 
 def test_personas_that_are_no_utf8_are_told_by_their_byte(tmp_path: Path) -> None:
