@@ -70,8 +70,10 @@ def require_room(folder: Path, size: int) -> None:
         )
 
 
-def size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def size_of(*folders: Path) -> int:
+    """Bytes on disk of all files below the folders; one that stands under two names counts once."""
+    stats = (path.stat() for folder in folders for path in folder.rglob("*") if path.is_file())
+    return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}.values())
 
 
 def _gigabytes(size: float) -> str:

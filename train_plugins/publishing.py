@@ -99,7 +99,7 @@ class Saver:
         last = self.run.point
         if last is not None:
             places = [self.run.out / kind / last.name for kind in ("state", "checkpoints")]
-            return sum(size_of(place) for place in places if place.is_dir())
+            return size_of(*(place for place in places if place.is_dir()))
         model = self.trainer.model
         weights: int = sum(p.numel() for p in model.parameters())
         trained: int = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 from evalsuite.errors import DiskFull, TrainerFailed
 from evalsuite.trainers import Control, Coupling, write_control
 from train_plugins.order import Order, share
-from train_plugins.pinning import temporary_folder
+from train_plugins.pinning import size_of, temporary_folder
 from train_plugins.saving import (
     finish,
     link_weights,
@@ -275,3 +276,12 @@ def test_the_state_of_a_promoted_checkpoint_is_kept_for_a_rollback(tmp_path: Pat
     steering.look()
     assert steering.may_be_needed == {"step-000002", "step-000004", "step-000006"}
     assert _steering(run).promoted == "step-000002"
+
+
+def test_a_file_under_two_names_takes_its_room_once(tmp_path: Path) -> None:
+    for name in ("state", "checkpoint"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "state" / "weights").write_bytes(bytes(1000))
+    os.link(tmp_path / "state" / "weights", tmp_path / "checkpoint" / "weights")
+    (tmp_path / "checkpoint" / "config").write_bytes(bytes(10))
+    assert size_of(tmp_path / "state", tmp_path / "checkpoint") == 1010
