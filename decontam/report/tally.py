@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]  # evals and texts
+
 Way = Literal["exact", "capped", "near", "short"]
 WAYS: tuple[Way, ...] = ("exact", "capped", "near", "short")
 
@@ -54,12 +56,12 @@ def tally(scan: Scan) -> Tally:
     hit = {(d, way): np.zeros(len(eval_of), bool) for d in number.values() for way in WAYS}
     rows_hit = {key: np.zeros(len(lengths), np.int64) for key in hit}
     any_hit = dict.fromkeys(hit, 0)
-    seen: dict[tuple[int, Way], list[NDArray[np.int64]]] = {key: [] for key in hit}
+    seen: dict[tuple[int, Way], list[Pairs]] = {key: [] for key in hit}
     for shard in scan.shards:
         for way, rows, instances, texts in _ways(shard.matches, shard.near):
             key = (number[shard.dataset], way)
             hit[key][instances] = True
-            seen[key].append(np.unique(np.column_stack([eval_of[instances], texts]), axis=0))
+            seen[key].append(_pairs(eval_of[instances], texts, len(lengths)))
             # A row stands in one shard only, so distinct rows of shards add up.
             rows_hit[key] += _rows_by_eval(rows, eval_of[instances], len(lengths))
             any_hit[key] += len(np.unique(rows))
@@ -83,14 +85,23 @@ def tally(scan: Scan) -> Tally:
     return Tally(cells, rows_of, texts_of, tuple(tuple(each) for each in by_eval))
 
 
-def _distinct(found: Sequence[NDArray[np.int64]], n: int) -> tuple[list[int], int]:
-    """From the (eval, text) pairs of shards: the distinct texts of each eval, and those of all evals together."""
+def _pairs(evals: NDArray[np.int64], texts: NDArray[np.int64], n: int) -> Pairs:
+    """The distinct pairs of an eval, of which there are n, and a text."""
+    import numpy as np
+
+    known, place = np.unique(texts, return_inverse=True)
+    pairs = np.unique(place * n + evals)
+    return pairs % n, known[pairs // n]
+
+
+def _distinct(found: Sequence[Pairs], n: int) -> tuple[list[int], int]:
+    """From the pairs of shards: the distinct texts of each eval, and those of all evals together."""
     import numpy as np
 
     if not found:
         return [0] * n, 0
-    pairs = np.unique(np.concatenate(found), axis=0)
-    return np.bincount(pairs[:, 0], minlength=n).tolist(), int(np.unique(pairs[:, 1]).size)
+    evals, texts = _pairs(np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found]), n)
+    return np.bincount(evals, minlength=n).tolist(), int(np.unique(texts).size)
 
 
 def _ways(matches: Any, near: Any) -> Iterator[tuple[Way, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
