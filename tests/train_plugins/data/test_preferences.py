@@ -680,3 +680,14 @@ def test_local_folders_answer_and_judge(tmp_path: Path) -> None:
     models = read_meta(tmp_path / "out.jsonl")["made"]["models"]
     assert models["x"]["weights"] != models["y"]["weights"]
     assert made.report["cost_usd"] == 0
+
+
+def test_the_prompts_are_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with judge_server(by_author) as server:
+        path = served(tmp_path, server.url)
+        (name,) = yaml.safe_load(path.read_text())["prompts"]
+        before = (tmp_path / name).read_bytes()
+        assert main(["data", "preferences", str(path), "-o", str(tmp_path / name), "--overwrite"]) == 2
+        assert server.asked() == []
+    assert "holds the prompts; name another file with -o" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == before

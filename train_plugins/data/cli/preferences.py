@@ -81,10 +81,19 @@ def command(
     elif agreement is not None:
         _agree(file, agreement, out, as_json)
     else:
+        _refuse_own_prompts(file, out)
         if not overwrite:
             _refuse_strangers(file, out)
         typed = ["evalsuite", "data", "preferences", config.name, "-o", out.name]
         _make(file, out, shlex.join(typed + (["--limit", str(limit)] if limit else [])), as_json)
+
+
+def _refuse_own_prompts(file: PreferenceFile, out: Path) -> None:
+    from evalsuite.errors import UsageError
+
+    read = [file.folder / name for name in file.config.prompts]
+    if out.exists() and any(path.exists() and out.samefile(path) for path in read):
+        raise UsageError(f"{out} holds the prompts; name another file with -o")
 
 
 def _refuse_strangers(file: PreferenceFile, out: Path) -> None:
