@@ -99,12 +99,15 @@ def find_phrases(
         order = np.int64(orders[o, 0])
         begin = min(order - 1, n)
         keys_of(hashes, begin, n, order, keys)
-        for c in range(sieve(keys, begin, n, bitmap, orders[o, 1], orders[o, 2], left)):
-            last = np.int64(left[c])
-            slot = in_table(table, orders[o, 3], orders[o, 4], keys[last])
+        n_left = sieve(keys, begin, n, bitmap, orders[o, 1], orders[o, 2], left)
+        # All slots first: the table is far larger than a cache, and loads that do not wait for each other overlap.
+        for c in range(n_left):
+            keys[c] = U(in_table(table, orders[o, 3], orders[o, 4], keys[np.int64(left[c])]))
+        for c in range(n_left):
+            slot = np.int64(keys[c])
             if slot < 0:
                 continue
-            at = last - order + 1
+            at = np.int64(left[c]) - order + 1
             upto = at
             of_key = np.int64(table[slot, 1] >> SHIFT)
             for m in range(of_key, of_key + np.int64(table[slot, 1] & COUNT)):
