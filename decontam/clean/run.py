@@ -13,6 +13,7 @@ from decontam.clean.decide import Hit, StillHeld, Way
 from decontam.clean.found import Also, By, Data, Scan, read_hits, read_scan, refuse_changed
 from decontam.clean.output import new_folder
 from decontam.clean.report import REPORT, as_json
+from decontam.clean.sidecar import carry_over
 from decontam.errors import DecontamError
 
 
@@ -51,6 +52,9 @@ def clean(
         for data in scan.data:
             files = clean_data(data, part / names[data.name], hits, way, held, say)
             written.append((data, files))
+            for file in files:
+                about = {"how": way.how, "by": by, "also": sorted(also), "rule": scan.rule["name"]}
+                carry_over(file, part / names[data.name] / file.source.name, about)
         report = as_json(scan, written, names, way, by, also)
         (part / REPORT).write_text(json.dumps(report, indent=1) + "\n")
     return report

@@ -155,7 +155,7 @@ def make_check(options: Mapping[str, Any], recipe: Recipe) -> CheckFn:
     def check(stage: Stage, begins: bool) -> None:
         check_gate(stage, begins)
         out = options["out"] or options["results"] / "loops" / recipe.name
-        check_stage_data(options, recipe, stage, out / "data")
+        check_stage_data(options, recipe, stage, out / "data", out / stage.name)
 
     def check_gate(stage: Stage, begins: bool) -> None:
         from evalsuite.cli.gate_job import suite_and_policy

@@ -35,11 +35,12 @@ def for_stage(options: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
 
 
 def check_stage_data(
-    options: Mapping[str, Any], recipe: Recipe, stage: Stage, mixed: Path, *, always: bool = False, waived: bool = False
-) -> None:
+    options: Mapping[str, Any], recipe: Recipe, stage: Stage, mixed: Path, folder: Path, *,
+    always: bool = False, waived: bool = False,
+) -> None:  # fmt: skip
     """Builds the stage's mixes in `mixed`, then holds all its data against the suite that its checkpoints are judged
     on, or those of the next stage with a gate: what an ungated stage learns is judged there. `decontam.against` adds
-    suites.
+    suites. `folder` is the stage's own.
 
     `always` asks for reports whatever the policy says and though no gate comes, unless they are `waived`.
     """
@@ -56,7 +57,8 @@ def check_stage_data(
     if not stage.data:
         return
     mixes = [path for text in stage.data if is_mix(path := declared(recipe, stage, text))]
-    build_mixes(stage.name, mixes, mixed, options["results"], _mix_options(options))
+    begun = (folder / "job.json").is_file()
+    build_mixes(stage.name, mixes, mixed, options["results"], _mix_options(options), begun=begun)
     against: list[Against | None] = []
     if not waived and (judged is not None or always):
         against = [_against(for_stage(options, judged or stage), rule.run, always)]

@@ -146,7 +146,9 @@ def _train(recipe: Recipe, options: dict[str, Any]) -> Trained:
     champion, loop = make_champion(options), results / "loops" / recipe.name
     start = starts(plan, stage, champion, loop).get("start")
     refuse_what_cannot_fit(recipe, stage, plan, start)
-    check_stage_data(_gate_like(options), recipe, stage, plan.mixed, always=True, waived=bool(waived))
+    check_stage_data(
+        _gate_like(options), recipe, stage, plan.mixed, plan.folder(stage), always=True, waived=bool(waived)
+    )
     watcher = view()
 
     def published(checkpoint: Checkpoint) -> None:

@@ -43,15 +43,18 @@ def run_mix(arguments: Sequence[str]) -> int:
 
 
 def build_mixes(
-    stage: str, mixes: Iterable[Path], folder: Path, results: Path, options: Sequence[str] = (), run: MixFn = run_mix
-) -> None:
-    """Builds what is not there. Raises UsageError when one cannot be built.
+    stage: str, mixes: Iterable[Path], folder: Path, results: Path, options: Sequence[str] = (), run: MixFn = run_mix,
+    *, begun: bool = False,
+) -> None:  # fmt: skip
+    """Builds the mixes. Raises UsageError when one cannot be built.
 
-    `options` are added to the command. Reports of what a mix was cleaned of go below `results`.
+    The command keeps what it finds built of the same sources. A stage that has `begun` keeps what it began with, also
+    where sources changed since. `options` are added to the command. Reports of what a mix was cleaned of go below
+    `results`.
     """
     for mix in mixes:
         out = built_file(folder, mix)
-        if out.is_file():  # the command writes it under another name until it is whole
+        if begun and out.is_file():
             continue
         folder.mkdir(parents=True, exist_ok=True)
         arguments = [str(mix), "-o", str(out), "--results", str(results), *options]

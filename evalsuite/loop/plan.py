@@ -188,4 +188,7 @@ def _checked(plan: Plan, ref: DataRef) -> str:
         return ""
     of = [path for path, raw in read_reports(plan.results / REPORTS)
           if any(each.get("digest") == ref.digest for each in raw["training"])]  # fmt: skip
+    waived = _sidecar(Path(ref.location)).get("decontamination_waived") if not of else None
+    if waived:
+        return f"waived: {waived}"
     return ",".join(sorted(hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in of))

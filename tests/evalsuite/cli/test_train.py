@@ -144,6 +144,15 @@ def test_data_over_the_limit_is_refused_unless_it_is_waived(house: Path, capsys:
     assert Quick.jobs[0].data[0].decontamination == "waived: a dry run"
 
 
+def test_what_the_data_itself_was_waived_for_is_said_of_what_it_trains(house: Path) -> None:
+    (house / "data.jsonl.meta.json").write_text(json.dumps({"decontamination_waived": "no evals here"}))
+    assert main(["loop", *recipe(gate=False, decontam={"run": False})[1:]]) == 0
+    assert Quick.jobs[0].data[0].decontamination == "waived: no evals here"
+    report("r")
+    assert train(*recipe(), "--out", "again") == 0
+    assert "waived" not in Quick.jobs[1].data[0].decontamination  # it was looked at after all
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -285,6 +294,7 @@ def test_a_mix_is_built_once_and_its_rows_are_what_is_trained_on(house: Path, mo
     monkeypatch.setattr("evalsuite.loop.mixes.subprocess.run", mixer)
     for _ in range(2):
         assert train(*recipe({"data": "mix.yaml"}), *WAIVED) == 0
+        Path("results/train/r/sft/job.json").touch()  # as every real trainer leaves one: the stage has begun
     (typed,) = mixer.typed
     built = built_file(Path("results/train/r/data"), mix)
     assert typed[-7:] == ["mix.yaml", "-o", str(built), "--results", "results", "--benchmarks", "benchmarks"]
