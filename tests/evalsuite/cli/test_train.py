@@ -61,6 +61,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
     (tmp_path / "data.jsonl").write_text('{"text": "a"}\n' * 8)
     write_model(tmp_path / "model", 9.0)
+    monkeypatch.setattr(lookup, "entry_points", lambda group: ())  # those of an installed evalsuite are the real ones
     for name in ("sft", "dpo"):
         monkeypatch.setitem(lookup.BUILT_IN, name, f"{__name__}:Quick")
     Quick.jobs.clear()
