@@ -71,6 +71,8 @@ def command(**options: Any) -> int:
         return 0
     from evalsuite.recipe import load_recipe
 
+    if str(options["stage"]).endswith((".yaml", ".yml")):
+        raise click.UsageError(f"{options['stage']} is no stage; a recipe is given by -c: -c {options['stage']}")
     recipe = _launched(load_recipe(recipe_file(options["recipe"], options["shipped"])), options)
     if options["planning"]:
         return _plan(recipe, options)

@@ -199,7 +199,9 @@ def read_preferences(path: Path) -> PreferenceFile:
 
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
+    except (ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: {' '.join(str(error).split())}; expected a YAML file") from error
     config = parse(PreferenceConfig, raw, str(path))
     aspects = load_aspects(config.judge.aspects, path.parent)

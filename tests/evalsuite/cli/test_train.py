@@ -165,6 +165,7 @@ def test_what_the_data_itself_was_waived_for_is_said_of_what_it_trains(house: Pa
         (["dpo", *WAIVED], "start is sft@promoted, and stage 'sft' has no promoted checkpoint"),
         (["sft", "--start", "nowhere/there", *WAIVED], "hf download nowhere/there --local-dir DIR, then --start DIR"),
         (["sft", "--recipe", "tulu3_8b"], "say which recipe, by a file or by a shipped name"),
+        (["recipe.yaml"], "recipe.yaml is no stage; a recipe is given by -c: -c recipe.yaml"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_two(
