@@ -11,13 +11,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from decontam.errors import BrokenRow
 from decontam.index import Index
 from decontam.kernel import PADDING
+from decontam.match_table import Whose, match_columns, match_table, near_table
 from decontam.matcher import Found, Matcher, joined
 from decontam.row import id_of
 from decontam.shape import Shape, shape_of
@@ -81,18 +82,9 @@ class _Batch:
         if told is not None:
             self.ids[row] = told
 
-    def whose(self) -> _Whose:
+    def whose(self) -> Whose:
         rows, offsets = np.array(self.rows, np.int64), np.array(self.offsets, np.int64)
-        return _Whose(rows, offsets, np.array(self.turns, np.int64), np.array(self.wheres, np.int64))
-
-
-class _Whose(NamedTuple):
-    """Row, byte offset of its line, turn and where of each message."""
-
-    row: Array
-    offset: Array
-    turn: Array
-    where: Array
+        return Whose(rows, offsets, np.array(self.turns, np.int64), np.array(self.wheres, np.int64))
 
 
 class _Scan:
@@ -140,25 +132,25 @@ class _Scan:
         if native is None or not native.line.size:
             self._judge(batch)
             return
-        whose = _Whose(first + native.line, offset + lines.starts[native.line], native.turn, native.where)
+        whose = Whose(first + native.line, offset + lines.starts[native.line], native.turn, native.where)
         found, whose, texts = self._judge_both(native, whose, batch)
         if found.matches.size:
             rows = whose.row[found.matches[:, 0]]
             batch.ids |= {first + line: told for line, told in native.ids(data, lines.ids, rows - first)}
-            self.found.append(self._columns(found, whose, batch.ids, texts))
+            self.found.append(match_columns(self.index, found, whose, batch.ids, texts))
 
-    def _judge_both(self, native: Unparsed, whose: _Whose, batch: _Batch) -> tuple[Found, _Whose, Array]:
+    def _judge_both(self, native: Unparsed, whose: Whose, batch: _Batch) -> tuple[Found, Whose, Array]:
         """Matches of unparsed and parsed messages in order of their rows, whose the messages are, and their digests."""
         buf, starts, stops = joined(batch.texts)
         shift = native.buf.size
-        both = _Whose(*(np.concatenate(pair) for pair in zip(whose, batch.whose(), strict=True)))
+        both = Whose(*(np.concatenate(pair) for pair in zip(whose, batch.whose(), strict=True)))
         order = np.argsort(both.row, kind="stable")
         starts = np.concatenate([native.starts, starts + shift])[order]
         stops = np.concatenate([native.stops, stops + shift])[order]
         both_buf = np.concatenate([native.buf, buf])
         found = self.matcher.judge(both_buf, starts, stops)
         texts = _digests(found, lambda m: both_buf[starts[m] : stops[m]].tobytes())
-        return found, _Whose(*(each[order] for each in both)), texts
+        return found, Whose(*(each[order] for each in both)), texts
 
     def _row(self, row: int, offset: int, line: memoryview, batch: _Batch) -> None:
         try:
@@ -189,7 +181,7 @@ class _Scan:
         found = self.matcher.judge_texts(batch.texts)
         if found.matches.size:
             texts = _digests(found, lambda m: batch.texts[m].encode("utf-8", "surrogatepass"))
-            self.found.append(self._columns(found, batch.whose(), batch.ids, texts))
+            self.found.append(match_columns(self.index, found, batch.whose(), batch.ids, texts))
         if self.near is not None:
             self._find_near(batch)
 
@@ -271,50 +263,6 @@ class _Scan:
 
     # -- results --
 
-    def _columns(self, found: Found, whose: _Whose, ids: Mapping[int, str], texts: Array) -> dict[str, Any]:
-        """The columns of `match_table` for one batch, lists as values and sizes."""
-        arrays = self.index.arrays
-        message, inst, flags, first_field, first_run, n_runs = found.matches.T
-        n_fields = np.diff(arrays["instance_fields"])[inst]
-        which = _ranges(first_field, n_fields)
-        fields = found.fields[which]
-        runs = found.runs[_ranges(first_run, n_runs)]
-        base = arrays["span_starts"][np.repeat(arrays["instance_fields"][inst], n_runs) + runs[:, 2]]
-        spans = np.column_stack(
-            [
-                runs[:, :3],
-                arrays["span_from"][base + runs[:, 3]],
-                arrays["span_to"][base + runs[:, 4] - 1],
-                runs[:, 4] - runs[:, 3],
-            ]
-        )
-        scores = found.scores
-        if self.index.rule.score == "idf":
-            scores = scores.copy()
-            at = np.cumsum(n_fields) - n_fields
-            total = np.add.reduceat(fields[:, 6], at)
-            scores[:, 0] = np.add.reduceat(fields[:, 4], at) / total
-            scores[:, 1] = np.add.reduceat(fields[:, 5], at) / total
-        rows = whose.row[message]
-        return {
-            "row": rows,
-            "offset": whose.offset[message],
-            "id": [ids.get(row) for row in rows.tolist()] if ids else [None] * rows.size,
-            "turn": whose.turn[message].astype(np.int32),
-            "where": whose.where[message].astype(np.int8),
-            "inst": inst.astype(np.int32),
-            "covered": fields[:, 0].astype(np.int32),
-            "score": scores[:, 0],
-            "capped": fields[:, 2].astype(np.int32),
-            "capped_score": scores[:, 1],
-            "flags": flags.astype(np.uint8),
-            "common_share": scores[:, 2],
-            "text": texts,
-            "runs": spans.astype(np.int32).ravel(),
-            "n_fields": n_fields,
-            "n_runs": n_runs * 6,
-        }
-
     def tables(self) -> tuple[pa.Table, pa.Table | None, ShardCounts]:
         counts = ShardCounts(
             n_rows=self.counts["rows"],
@@ -330,54 +278,6 @@ class _Scan:
         return match_table(self.found), near_table(self.nears) if self.near is not None else None, counts
 
 
-def match_table(parts: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Matches in order of row, turn and instance.
-
-    `inst` numbers the instances of the index; `covered` and `capped` have one number a field; `runs` six numbers a run:
-    characters of the message from and to, field, characters of the field from and to, positions of the eval text.
-    Messages with the same text have the same `text`.
-    """
-    import pyarrow as pa
-
-    def column(name: str, kind: Any) -> Any:
-        joined = [np.asarray(part[name]) for part in parts]
-        return pa.array(np.concatenate(joined), kind) if joined else pa.array([], kind)
-
-    def lists(name: str, sizes: str) -> Any:
-        ends = np.cumsum(np.concatenate([[0], *(part[sizes] for part in parts)])).astype(np.int32)
-        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), column(name, pa.int32()))
-
-    return pa.table(
-        {
-            "row": column("row", pa.int64()),
-            "offset": column("offset", pa.int64()),
-            "id": pa.array([told for part in parts for told in part["id"]], pa.string()),
-            "turn": column("turn", pa.int32()),
-            "where": column("where", pa.int8()),
-            "inst": column("inst", pa.int32()),
-            "covered": lists("covered", "n_fields"),
-            "score": column("score", pa.float64()),
-            "capped": lists("capped", "n_fields"),
-            "capped_score": column("capped_score", pa.float64()),
-            "flags": column("flags", pa.uint8()),
-            "common_share": column("common_share", pa.float64()),
-            "text": column("text", pa.int64()),
-            "runs": lists("runs", "n_runs"),
-        }
-    )
-
-
-def near_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Near-duplicates in order of row, turn and instance; `score` is 0–100."""
-    import pyarrow as pa
-
-    kinds = {"row": pa.int64(), "offset": pa.int64(), "id": pa.string(), "turn": pa.int32(), "where": pa.int8()}
-    kinds |= {"inst": pa.int32(), "score": pa.float64()}
-    kinds |= {name: pa.int32() for name in ("train_from", "train_to", "eval_from", "eval_to")}
-    kinds["text"] = pa.int64()
-    return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()})
-
-
 def _digests(found: Found, text: Callable[[int], bytes]) -> Array:
     """The digest of each match's message."""
     messages, place = np.unique(found.matches[:, 0], return_inverse=True)
@@ -387,13 +287,6 @@ def _digests(found: Found, text: Callable[[int], bytes]) -> Array:
 def _digest(text: bytes) -> int:
     """64 bits by which equal texts are counted once."""
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
-
-
-def _ranges(first: Array, sizes: Array) -> Array:
-    """first[0], first[0] + 1, … of sizes[0] numbers, then those of first[1], …"""
-    ends = np.cumsum(sizes)
-    numbers: Array = np.arange(ends[-1] if ends.size else 0) + np.repeat(first - (ends - sizes), sizes)
-    return numbers
 
 
 def _parse(line: memoryview) -> Any:

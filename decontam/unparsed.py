@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decontam.kernel import PADDING
-from decontam.kernel.jsonl import HIT, unescape
+from decontam.kernel.jsonl import HIT
+from decontam.kernel.unescape import unescape
 
 if TYPE_CHECKING:
     from decontam.matcher import Lines

@@ -12,7 +12,7 @@ import pytest
 
 from decontam.index import build, open_index
 from decontam.job.work import Options
-from decontam.kernel.jsonl import unescape
+from decontam.kernel.unescape import unescape
 from decontam.matcher import joined
 from decontam.rules import RULES
 from decontam.scan import scan_shard
