@@ -16,6 +16,7 @@ BUILT_IN = {
     "sft": "train_plugins.sft:SFT",
     "rm": "train_plugins.rm:RM",
     "dpo": "train_plugins.dpo:DPO",
+    "rlvr": "train_plugins.rlvr.plugin:RLVR",
 }
 OURS = "evalsuite"
 

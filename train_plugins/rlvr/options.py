@@ -1,0 +1,200 @@
+"""What a recipe may set for `rlvr`. Whatever changes numbers stands here; nothing is inherited unseen.
+
+An iteration generates `prompts_per_iteration * samples_per_prompt` rollouts and makes `epochs * mini_batches` optimizer
+steps of them. Steps of saves, events and checkpoints are iterations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from evalsuite.errors import UsageError
+from train_plugins.settings import Schedule, Tracker
+
+Algorithm = Literal["ppo", "grpo"]
+KL = Literal["kl1", "kl2", "kl3", "kl4"]
+Advantage = Literal["group", "mean_only", "rloo"]
+LossNorm = Literal["token", "sequence", "microbatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class GapLimits:
+    """How far the learner's log-probabilities may be from the generator's: mean absolute difference, correlation."""
+
+    warn_mean: float = 0.02
+    warn_correlation: float = 0.99
+    stop_mean: float = 0.2
+    stop_correlation: float = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RLVROptions:
+    """Options of one RLVR run. A field that only one algorithm knows is refused with the other.
+
+    `score` of a rollout is `reward_value` times what its verifiers say, replaced by `eos_penalty` where the response
+    did not end by itself (None: kept). `verifiers` maps what rows have under `dataset` to the verifier that rewards
+    them. `prompt_tokens`: rows with longer prompts are dropped and counted. `episodes` is another way to give
+    `iterations`, rounded down. `schedule_iterations` is the length of the learning rate's schedule where the run is
+    ended earlier.
+    """
+
+    algorithm: Algorithm
+    lr: float
+    prompts_per_iteration: int
+    response_tokens: int
+    prompt_tokens: int
+    beta: float
+    weight_decay: float
+    samples_per_prompt: int = 1
+    iterations: int | None = None
+    episodes: int | None = None
+    schedule_iterations: int | None = None
+    epochs: int = 1
+    mini_batches: int = 1
+    # -- the objective --
+    kl: KL = "kl1"
+    kl_in: Literal["reward", "loss"] = "reward"
+    clip: float = 0.2
+    clip_high: float | None = None
+    loss_norm: LossNorm = "token"
+    old_logprobs: Literal["first", "lazy"] = "first"
+    gap_correction: Literal["none", "truncated"] = "none"
+    advantage: Advantage = "group"
+    # -- PPO alone --
+    gamma: float = 1.0
+    lam: float = 0.95
+    value_clip: float = 0.2
+    value_coef: float = 0.1
+    value_lr: float | None = None
+    value_init: Literal["checkpoint", "policy", "scratch"] = "checkpoint"
+    value_warmup: int = 0
+    whiten: Literal["global", "per_rank"] = "global"
+    whiten_rewards: bool = False
+    # -- the reward --
+    verifiers: Mapping[str, str] = field(default_factory=dict)
+    reward_value: float = 10.0
+    eos_penalty: float | None = None
+    min_response_tokens: int = 0
+    reward_model_multiplier: float = 0.0
+    verify_workers: int | None = None
+    verify_timeout_s: float = 10.0
+    max_verifier_errors: float = 0.01
+    # -- generation --
+    temperature: float = 1.0
+    mode: Literal["sync", "async"] = "sync"
+    generator: Literal["hf", "vllm"] = "hf"
+    generator_options: Mapping[str, float | bool | str] = field(default_factory=dict)
+    generator_threads: int | None = None
+    weight_transfer: Literal["auto", "shared_memory", "ipc", "nccl"] = "auto"
+    canary_atol: float | None = None
+    gap_limits: GapLimits = field(default_factory=GapLimits)
+    stall_s: float = 600.0
+    # -- when to stop before the end --
+    kl_stop: float | None = None
+    entropy_stop: float | None = None
+    score_stop: float | None = None
+    # -- optimizer and machine --
+    schedule: Schedule = "linear"
+    warmup_ratio: float = 0.0
+    adam_betas: tuple[float, ...] = (0.9, 0.999)
+    adam_eps: float = 1e-8
+    max_grad_norm: float | None = 1.0
+    tokens_per_pass: int | None = None
+    layout: Literal["auto", "shared_prompt", "packed"] = "auto"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    gradient_checkpointing: bool = False
+    chat_template: str = "tulu"
+    threads: int | None = None
+    log_every: int = 1
+    rollouts: Literal["all", "samples", "off"] = "all"
+    report_to: tuple[Tracker, ...] = ()
+
+    lora: ClassVar[None] = None  # what trainers with adapters have
+    save_adapter: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if wrong := self.problems():
+            raise UsageError("; ".join(wrong))
+
+    @property
+    def n_iterations(self) -> int:
+        """Iterations of the whole run."""
+        if self.iterations is not None:
+            return self.iterations
+        return (self.episodes or 0) // self.rollouts_per_iteration
+
+    @property
+    def rollouts_per_iteration(self) -> int:
+        return self.prompts_per_iteration * self.samples_per_prompt
+
+    @property
+    def updates_per_iteration(self) -> int:
+        """Optimizer steps of an iteration."""
+        return self.epochs * self.mini_batches
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, each in words."""
+        return [*self._out_of_range(), *self._contradictions()]
+
+    def _out_of_range(self) -> list[str]:
+        ones = ("prompts_per_iteration", "samples_per_prompt", "response_tokens", "prompt_tokens", "epochs",
+                "mini_batches", "log_every")  # fmt: skip
+        wrong = [f"{name} is {getattr(self, name)}; at least 1" for name in ones if getattr(self, name) < 1]
+        optional = ("iterations", "episodes", "schedule_iterations", "threads", "generator_threads", "verify_workers",
+                    "tokens_per_pass")  # fmt: skip
+        wrong += [f"{name} is {value}; at least 1" for name in optional
+                  if (value := getattr(self, name)) is not None and value < 1]  # fmt: skip
+        above = ("lr", "temperature", "clip", "adam_eps", "verify_timeout_s", "stall_s", "value_clip", "value_coef")
+        wrong += [f"{name} is {getattr(self, name)}; it must be above 0" for name in above
+                  if not getattr(self, name) > 0]  # fmt: skip
+        least = ("beta", "weight_decay", "value_warmup", "min_response_tokens")
+        wrong += [f"{name} is {getattr(self, name)}; at least 0" for name in least if not getattr(self, name) >= 0]
+        fractions = ("gamma", "lam", "warmup_ratio", "max_verifier_errors")
+        wrong += [f"{name} is {getattr(self, name)}; from 0 to 1" for name in fractions
+                  if not 0 <= getattr(self, name) <= 1]  # fmt: skip
+        if len(self.adam_betas) != 2 or not all(0 <= beta < 1 for beta in self.adam_betas):
+            wrong.append("adam_betas: expected two numbers from 0 to 1")
+        if self.min_response_tokens > self.response_tokens:
+            wrong.append(f"min_response_tokens is {self.min_response_tokens}, response_tokens {self.response_tokens}")
+        return wrong
+
+    def _contradictions(self) -> list[str]:
+        wrong = []
+        if (self.iterations is None) == (self.episodes is None):
+            wrong.append("give iterations or episodes, one of them")
+        elif self.n_iterations < 1 and not (self.iterations or 0) < 0:
+            wrong.append(
+                f"episodes is {self.episodes}, less than the {self.rollouts_per_iteration} rollouts of one iteration"
+            )
+        if self.mini_batches > self.prompts_per_iteration:
+            wrong.append(
+                f"mini_batches is {self.mini_batches}, but an iteration has {self.prompts_per_iteration} prompts"
+            )
+        if self.kl == "kl4" and self.kl_in == "reward":
+            wrong.append("kl4 weighs by the ratio of the update, which a reward does not know; use kl_in: loss")
+        if self.clip_high is not None and self.clip_high < self.clip:
+            wrong.append(f"clip_high is {self.clip_high}; at least clip ({self.clip})")
+        return wrong + (self._of_grpo() if self.algorithm == "grpo" else self._of_ppo())
+
+    def _of_grpo(self) -> list[str]:
+        wrong = []
+        if self.samples_per_prompt < 2:
+            wrong.append("grpo compares the samples of one prompt; samples_per_prompt must be at least 2")
+        if self.kl_in == "reward":
+            wrong.append("grpo has its KL term in the loss; set kl_in: loss")
+        plain: Mapping[str, object] = {
+            "value_lr": None, "value_warmup": 0, "value_init": "checkpoint", "value_clip": 0.2, "value_coef": 0.1,
+            "gamma": 1.0, "lam": 0.95, "whiten_rewards": False, "whiten": "global",
+        }  # fmt: skip
+        told = [name for name, default in plain.items() if getattr(self, name) != default]
+        return wrong + ([f"grpo has no value network: leave out {', '.join(told)}"] if told else [])
+
+    def _of_ppo(self) -> list[str]:
+        return (
+            []
+            if self.advantage == "group"
+            else ["ppo takes its advantages from the value network; leave out advantage"]
+        )

@@ -1,0 +1,30 @@
+"""`trainer: rlvr`: a policy learns from what verifiers say of its responses, by PPO or GRPO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from evalsuite.trainers import TrainJob, parse, run_worker, worker_command
+from evalsuite.trainers.planning import PlanFacts, StagePlan
+from train_plugins.rlvr.options import RLVROptions
+
+if TYPE_CHECKING:
+    from evalsuite.checkpoint import Checkpoint
+
+
+class RLVR:
+    """Reinforcement learning with verifiable rewards (Tülu 3, RLVR; GRPO as in Tülu 3.1)."""
+
+    name = "rlvr"
+    config = RLVROptions
+
+    def train(self, job: TrainJob) -> Iterator[Checkpoint]:
+        options = parse(RLVROptions, job.options, "options")
+        environment = {} if options.threads is None else {"OMP_NUM_THREADS": str(options.threads)}
+        yield from run_worker(job, worker_command("train_plugins.rlvr.worker", job), environment=environment)
+
+    def plan(self, options: RLVROptions, facts: PlanFacts) -> StagePlan:
+        from train_plugins.rlvr.plan import plan_rlvr
+
+        return plan_rlvr(options, facts)
