@@ -100,7 +100,7 @@ def gae(rewards_NP: Tensor, values_NP: Tensor, gamma: float, lam: float) -> tupl
 
 
 def moments(values: Tensor, mask: Tensor) -> Tensor:
-    """(number, sum, sum of squares) of the values under the mask, (3,), float64: processes add them to whiten as one."""
+    """(number, sum, sum of squares) of the values under the mask, (3,), float64. They add up over processes."""
     kept = values[mask].double()
     return torch.stack([kept.new_tensor(float(kept.numel())), kept.sum(), kept.square().sum()])
 
@@ -121,8 +121,8 @@ def whiten(
     puts the mean back, as the release does with whitened rewards.
     """
     values = _at_least_float32(values)
-    counts = moments(values, mask) if counts is None else torch.as_tensor(counts, device=values.device)
-    mean, variance = mean_and_variance(counts)
+    counts = moments(values, mask) if counts is None else counts
+    mean, variance = (moment.to(values.device) for moment in mean_and_variance(counts))
     white = (values.double() - mean) * torch.rsqrt(variance + WHITEN_EPS)
     white = white if shift_mean else white + mean
     return torch.where(mask, white, 0.0).to(values.dtype)
