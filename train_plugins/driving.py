@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch.utils.data import DataLoader
@@ -100,6 +101,18 @@ class StepWise:
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
+
+    def write_state(self, folder: Path) -> None:
+        """Optimizer, schedule and random numbers of every process; the weights where they are not sharded."""
+        trainer: Any = self
+        trainer._save_optimizer_and_scheduler(str(folder))
+        trainer._save_scaler(str(folder))
+        trainer._save_rng_state(str(folder))
+        if self._run.is_main:
+            if not is_sharded(trainer):
+                self.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
+            trainer.state.log_history = []
+            trainer.state.save_to_json(str(folder / "trainer_state.json"))
 
 
 class _Halt(Exception):

@@ -20,7 +20,10 @@ MOMENTS = 8  # bytes of AdamW's two moments for a trained parameter
 
 
 class Saver:
-    """Saves the trainer of a run at the step where it is. Every process calls it."""
+    """Saves the trainer of a run at the step where it is. Every process calls it.
+
+    A trainer has `write_state(folder)`, called on every process, and what `train_plugins.models.write_model` asks for.
+    """
 
     def __init__(self, trainer: Any, run: Run, steering: Steering, at_save: Callable[[], Mapping[str, float]]) -> None:
         self.trainer, self.run, self.steering, self.at_save = trainer, run, steering, at_save
@@ -54,14 +57,8 @@ class Saver:
         """Every process its own part: RNG always, weights and optimizer where they are sharded."""
         run, trainer = self.run, self.trainer
         folder = Path(run.ranks.agree(str(temporary_folder(final.parent)) if run.is_main else ""))
-        trainer._save_optimizer_and_scheduler(str(folder))
-        trainer._save_scaler(str(folder))
-        trainer._save_rng_state(str(folder))
+        trainer.write_state(folder)
         if run.is_main:
-            if not is_sharded(trainer):
-                trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
-            trainer.state.log_history = []
-            trainer.state.save_to_json(str(folder / "trainer_state.json"))
             write_json(folder / COUNTERS, run.counters())
         run.ranks.barrier()
         if run.is_main:
@@ -106,4 +103,5 @@ class Saver:
         stored = 2 if self.run.options.dtype == "bfloat16" else 4
         own = trained if is_adapted(model) else weights
         linked = stored == 4 and not is_adapted(model)
-        return MOMENTS * trained + 4 * own + (0 if linked else stored * weights)
+        more: int = getattr(self.trainer, "more_bytes", 0)
+        return MOMENTS * trained + 4 * own + (0 if linked else stored * weights) + more

@@ -24,7 +24,6 @@ from train_plugins.machine import check_machine, device_names, library_versions
 from train_plugins.pinning import remove_leftovers
 from train_plugins.ranks import Ranks, rank_of_environment
 from train_plugins.saving import Point, fault, read_counters, resume_point
-from train_plugins.settings import TrainingOptions
 
 WAIVED = "waived:"
 
@@ -32,7 +31,8 @@ WAIVED = "waived:"
 class Run:
     """One start of the worker, on one of its processes. Process 0 alone writes events.
 
-    `tokens`, `attempt`, `shuffles` and `metrics` are those of the step the run is at; a state keeps them.
+    `tokens`, `attempt`, `shuffles`, `metrics` and `extra` (what a trainer counts besides) are those of the step the run
+    is at; a state keeps them.
     """
 
     def __init__(self, job: TrainJob, options: Any, digest: str = "") -> None:
@@ -66,6 +66,7 @@ class Run:
         self.lr_scale = float(counted.get("lr_scale", 1.0))
         self.shuffles = [(int(step), int(seed)) for step, seed in counted.get("shuffles", [(0, self.job.seed)])]
         self.metrics: dict[str, Any] = dict(counted.get("metrics", {}))
+        self.extra: dict[str, Any] = dict(counted.get("extra", {}))
         self._wall_s, self._cpu_s = float(counted.get("wall_s", 0.0)), float(counted.get("cpu_s", 0.0))
         adjust = (point.rollback or {}).get("adjust") or {} if point else {}
         if "seed" in adjust:
@@ -78,8 +79,8 @@ class Run:
         wall_s, cpu_s = self.times()
         return {
             "schema": 1, "step": self.step_now, "attempt": self.attempt, "tokens": self.tokens,
-            "shuffles": self.shuffles, "lr_scale": self.lr_scale, "metrics": self.metrics, "wall_s": wall_s,
-            "cpu_s": cpu_s, "processes": self.processes,
+            "shuffles": self.shuffles, "lr_scale": self.lr_scale, "metrics": self.metrics, "extra": self.extra,
+            "wall_s": wall_s, "cpu_s": cpu_s, "processes": self.processes,
         }  # fmt: skip
 
     def restart_clock(self) -> None:
@@ -151,7 +152,7 @@ class Run:
         }  # fmt: skip
 
 
-def main(config: type[TrainingOptions], work: Callable[[Run], None], arguments: list[str] | None = None) -> int:
+def main(config: type[Any], work: Callable[[Run], None], arguments: list[str] | None = None) -> int:
     """`python -m … --job FILE`: calls `work` with the run. Returns 0, or 2 with one line on stderr; bugs raise."""
     # TRL reports every trainer that is made to its makers unless told not to.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -1,0 +1,58 @@
+"""The rows of a run as prompts, and which of them an iteration asks. For the worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evalsuite.errors import DataError
+from train_plugins.order import Order
+from train_plugins.rlvr.options import RLVROptions
+from train_plugins.rlvr.rollouts import Prompt
+from train_plugins.worker import Run, load_rows
+
+
+def read_prompts(run: Run, tokenizer: Any) -> tuple[Prompt, ...]:
+    """The job's rows in order. One whose prompt is too long is dropped, never cut; their number is told as a warning.
+
+    Raises DataError where none is left, or fewer than an iteration asks.
+    """
+    options: RLVROptions = run.options
+    rows = load_rows(run, "rlvr")
+    prompts = []
+    for number, row in enumerate(rows):
+        ids = prompt_ids(tokenizer, row["messages"])
+        if len(ids) <= options.prompt_tokens:
+            label = row["ground_truth"]
+            prompts.append(Prompt(number, str(row.get("id", number)), ids, str(row["dataset"]), label, row))
+    if dropped := len(rows) - len(prompts):
+        run.warn(
+            "overlong",
+            f"{dropped} of {len(rows)} prompts are longer than {options.prompt_tokens} tokens and were dropped",
+        )
+    if len(prompts) < options.prompts_per_iteration:
+        raise DataError(
+            f"{len(prompts)} of {len(rows)} prompts have at most {options.prompt_tokens} tokens, an iteration asks "
+            f"{options.prompts_per_iteration}; raise prompt_tokens or lower prompts_per_iteration"
+        )
+    return tuple(prompts)
+
+
+def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+    """Token ids of a conversation that ends with the header of the assistant's turn."""
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class PromptOrder:
+    """Every epoch is a permutation of the prompts, and iterations take `per_iteration` after one another: an iteration
+    may end one epoch and begin the next. `shuffles` holds (iteration, seed), as a run keeps them."""
+
+    def __init__(self, n_prompts: int, per_iteration: int, shuffles: Sequence[tuple[int, int]]) -> None:
+        self.per_iteration = per_iteration
+        self._order = Order(n_prompts, 1, [(step * per_iteration, seed) for step, seed in shuffles])
+
+    def numbers(self, iteration: int) -> tuple[int, ...]:
+        """Places of an iteration's prompts; iterations count from 1."""
+        first = (iteration - 1) * self.per_iteration
+        return tuple(self._order.rows(first + i)[0] for i in range(self.per_iteration))

@@ -1,0 +1,137 @@
+"""What goes wrong while rewards rise: drift of length, format and repetition, collapse, steps that were not finite.
+
+A warning is said once; what stops a run names the number, the limit and the last good checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from evalsuite.errors import TrainerFailed
+from train_plugins.rlvr.options import RLVROptions
+from train_plugins.rlvr.rollouts import Batch, Rollout
+
+if TYPE_CHECKING:
+    from train_plugins.worker import Run
+
+WINDOW = 5  # iterations that are averaged
+FLAT = 1e-3
+SKIPS = 3  # updates in a row that may be thrown away
+LENGTH, REPEATED, UNLIKE, UNFINISHED = 1.5, 0.2, 0.3, 0.2  # drifts that are told
+GRAM = 4
+
+
+class Watch:
+    """Compares an iteration with the first ones of the run. What it remembers is plain data, so that a state keeps it
+    (`memory`)."""
+
+    def __init__(self, run: Run, memory: Mapping[str, Any] | None = None) -> None:
+        self.run, self.options = run, run.options
+        self.memory: dict[str, Any] = dict(memory or {})
+
+    def look(self, batch: Batch, metrics: Mapping[str, Any], skipped: int) -> dict[str, float]:
+        """Facts about the responses, to be logged. Warns, or raises TrainerFailed where the run has to stop."""
+        facts = style(batch.rollouts)
+        self._drift(facts, float(metrics["score"]))
+        if metrics.get("advantage_std", 1.0) < FLAT:
+            self.run.warn("flat_rewards", "advantages of an iteration hardly differ; what is left of them is noise")
+        self._stop(metrics, skipped)
+        return facts
+
+    def gap(self, mean: float, correlation: float) -> None:
+        """Warns, or raises TrainerFailed, where the generator does not say what the learner says."""
+        limits = self.options.gap_limits
+        told = f"mean |Δ log π| {mean:.3g}, correlation {correlation:.4f}"
+        if mean > limits.stop_mean or correlation < limits.stop_correlation:
+            self._raise(
+                f"generator and learner disagree ({told}; limits {limits.stop_mean}, {limits.stop_correlation})"
+            )
+        if mean > limits.warn_mean or correlation < limits.warn_correlation:
+            self.run.warn(
+                "gap", "generator and learner begin to disagree: see gap_mean and gap_correlation of the steps"
+            )
+
+    def _drift(self, facts: Mapping[str, float], score: float) -> None:
+        """Reward that rises while the way of answering changes: what reward hacking looks like from outside."""
+        first = self.memory.setdefault("first", {})
+        n = self.memory["n"] = self.memory.get("n", 0) + 1
+        for name, value in {**facts, "score": score}.items():
+            if n <= WINDOW:
+                first[name] = first.get(name, 0.0) + (value - first.get(name, 0.0)) / n
+            recent = self.memory.setdefault("recent", {}).setdefault(name, [])
+            recent.append(value)
+            del recent[:-WINDOW]
+        if n <= WINDOW:
+            return
+        now = {name: sum(values) / len(values) for name, values in self.memory["recent"].items()}
+        if now["score"] <= first["score"]:
+            return
+        for code, text in drifts(first, now):
+            self.run.warn(code, f"{text} while the score rose from {first['score']:.2f} to {now['score']:.2f}: look at "
+                          "rollouts.jsonl for what is rewarded")  # fmt: skip
+
+    def _stop(self, metrics: Mapping[str, Any], skipped: int) -> None:
+        options: RLVROptions = self.options
+        in_a_row = self.memory["skipped"] = self.memory.get("skipped", 0) + skipped if skipped else 0
+        if in_a_row >= SKIPS:
+            self._raise(f"{in_a_row} updates in a row had a loss or gradient that is not finite")
+        if options.kl_stop is not None and metrics.get("kl", 0.0) > options.kl_stop:
+            self._raise(f"KL is {metrics['kl']:.3g} per response (kl_stop {options.kl_stop})")
+        if options.entropy_stop is not None and metrics["entropy"] < options.entropy_stop:
+            self._raise(f"entropy is {metrics['entropy']:.3g} per token (entropy_stop {options.entropy_stop})")
+        recent = self.memory.get("recent", {}).get("score", [])
+        if len(recent) < WINDOW:
+            return
+        mean = sum(recent) / WINDOW
+        best = self.memory["best"] = max(self.memory.get("best", mean), mean)
+        if options.score_stop is not None and mean < options.score_stop * best:
+            fell = f"the mean score of {WINDOW} iterations fell to {mean:.2f}, its best was {best:.2f}"
+            self._raise(f"{fell} (score_stop {options.score_stop})")
+
+    def _raise(self, what: str) -> None:
+        published = [str(e["path"]) for e in self.run.events if e["kind"] == "checkpoint"]
+        last = published[-1] if published else "the start, nothing was saved yet"
+        raise TrainerFailed(
+            f"{what} at iteration {self.run.step_now}: the run collapsed; the last good checkpoint is {last}; try a "
+            "lower lr or a higher beta"
+        )
+
+
+def style(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """How responses look, means over rollouts: tokens, share that ended, repeated n-grams, and share of texts that no
+    other response to the same prompt has."""
+    n = len(rollouts)
+    lengths = sorted(len(r.response.ids) for r in rollouts)
+    by_prompt: dict[int, set[str]] = {}
+    for rollout in rollouts:
+        by_prompt.setdefault(rollout.prompt.number, set()).add(rollout.text)
+    return {
+        "length": sum(lengths) / n,
+        "length_p95": float(lengths[min(n - 1, int(0.95 * n))]),
+        "finished": sum(r.response.finished for r in rollouts) / n,
+        "repeated": sum(repeated(r.response.ids) for r in rollouts) / n,
+        "distinct": sum(map(len, by_prompt.values())) / n,
+    }
+
+
+def repeated(ids: Sequence[int]) -> float:
+    """Share of the n-grams of a response that it has had before; 0 for one that is shorter."""
+    grams = [tuple(ids[i : i + GRAM]) for i in range(len(ids) - GRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def drifts(first: Mapping[str, float], now: Mapping[str, float]) -> list[tuple[str, str]]:
+    """(code, text) for each way in which responses changed since the first iterations by more than is usual."""
+    found = []
+    repeats, unlike, ended = (f"{first[key]:.0%} to {now[key]:.0%}" for key in ("repeated", "distinct", "finished"))
+    ratio = now["length"] / max(first["length"], 1e-9)
+    if not 1 / LENGTH < ratio < LENGTH:
+        found.append(("length_drift", f"responses went from {first['length']:.0f} to {now['length']:.0f} tokens"))
+    if now["repeated"] > first["repeated"] + REPEATED:
+        found.append(("repetition_drift", f"repeated {GRAM}-grams went from {repeats}"))
+    if now["distinct"] < first["distinct"] - UNLIKE:
+        found.append(("diversity_drift", f"distinct answers went from {unlike}"))
+    if now["finished"] < first["finished"] - UNFINISHED:
+        found.append(("format_drift", f"responses that end went from {ended}"))
+    return found
