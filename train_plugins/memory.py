@@ -34,6 +34,7 @@ class Shape:
     heads: int
     kv_heads: int
     vocabulary: int
+    tied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +64,41 @@ def estimate(
     if options.lora is not None:
         # The model with its adapters switched off is its own reference.
         trained, frozen = adapter_parameters(shape, options.lora.r, options.lora.targets), shape.parameters
-    n, whole = layout.processes, TRAINED * trained + width * frozen
-    if layout.sharding == "offloaded":  # the host keeps it, and lends a layer at a time
-        whole = -(-width * (trained + frozen) // shape.layers)
-    elif layout.sharding == "all":
-        whole = -(-whole // n)
-    elif layout.sharding == "optimizer":
-        whole = width * (trained + frozen) + -(-(TRAINED - width) * trained // n)
+    whole = state_bytes(trained, frozen, width, layout, shape.layers)
     tokens = layout.per_device * layout.sides * options.max_length
+    return Memory(whole, pass_bytes(shape, tokens, width, checkpointing=options.gradient_checkpointing, head=head))
+
+
+def state_bytes(trained: int, frozen: int, width: int, layout: Layout, layers: int) -> int:
+    """Weights, gradients and optimizer of one process, for parameters of `width` bytes."""
+    whole = TRAINED * trained + width * frozen
+    if layout.sharding == "offloaded":  # the host keeps it, and lends a layer at a time
+        return -(-width * (trained + frozen) // layers)
+    if layout.sharding == "all":
+        return -(-whole // layout.processes)
+    if layout.sharding == "optimizer":
+        return width * (trained + frozen) + -(-(TRAINED - width) * trained // layout.processes)
+    return whole
+
+
+def pass_bytes(shape: Shape, tokens: int, width: int, *, checkpointing: bool, head: bool = True) -> int:
+    """What a forward and backward pass over that many tokens adds."""
     one_layer = PER_LAYER * shape.hidden * width // 2
-    kept = width * shape.hidden if options.gradient_checkpointing else one_layer
+    kept = width * shape.hidden if checkpointing else one_layer
     # Logits once in the model's width, once in float32, and their gradient.
     logits = (2 * width + 4) * shape.vocabulary if head else 0
-    return Memory(whole, tokens * (shape.layers * kept + one_layer + logits))
+    return tokens * (shape.layers * kept + one_layer + logits)
+
+
+def cache_bytes(shape: Shape, tokens: int, width: int) -> int:
+    """Keys and values of that many tokens, which generation keeps."""
+    return tokens * 2 * shape.layers * (shape.hidden // shape.heads) * shape.kv_heads * width
+
+
+def value_parameters(shape: Shape) -> int:
+    """Parameters of the model with one output for each token in place of its logits."""
+    head = 0 if shape.tied else shape.vocabulary * shape.hidden
+    return shape.parameters - head + shape.hidden
 
 
 def adapter_parameters(shape: Shape, r: int, targets: tuple[str, ...]) -> int:
@@ -122,6 +145,7 @@ def _shape(config: Mapping[str, Any]) -> Shape | None:
     kv_heads, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or hidden // heads
     attention = 2 * hidden * head * (heads + kv_heads)
     layer = attention + 3 * hidden * intermediate + 2 * hidden
-    tables = 1 if config.get("tie_word_embeddings") else 2
+    tied = bool(config.get("tie_word_embeddings"))
+    tables = 1 if tied else 2
     parameters = layers * layer + tables * vocabulary * hidden + hidden
-    return Shape(parameters, hidden, layers, intermediate, heads, kv_heads, vocabulary)
+    return Shape(parameters, hidden, layers, intermediate, heads, kv_heads, vocabulary, tied)

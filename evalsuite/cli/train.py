@@ -24,14 +24,16 @@ Examples:
   evalsuite train sft -c recipe.yaml --data-root data/
   evalsuite train dpo --recipe tulu3_8b --start sft/checkpoints/step-014678 --processes 8 --launch fsdp2
   evalsuite train --show tulu3_8b > mine.yaml
-  evalsuite train --options dpo
+  evalsuite train rlvr --recipe tulu3.1_8b --plan
+  evalsuite train --options rlvr
 
 Checkpoints go to stdout as they are saved, progress to stderr. Killed? Type the same command again: it goes on from the
 last checkpoint. Data needs a decontamination report against the suite of the recipe's gate (evalsuite decontam scan, or
 decontam: {run: true} in the recipe).
 
 Launches over several processes are shipped as accelerate configs: fsdp2, zero2, zero3, zero3_offload. They are
-unmeasured: nobody has run them on many GPUs yet.
+unmeasured: nobody has run them on many GPUs yet, rlvr with them neither. Its processes learn on the first GPUs of each
+machine, and vLLM takes the GPUs after them on the first one.
 
 Exit codes: 0 trained to the end, 2 wrong usage, unchecked data, a broken input or a trainer that failed, 3 stopped
 before the end (the same command goes on)."""
@@ -61,7 +63,7 @@ before the end (the same command goes on)."""
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan, or what was trained, as JSON.")
 def command(**options: Any) -> int:
-    """Train one STAGE of a recipe (its name, or its trainer: sft, rm, dpo) without a gate; or plan it."""
+    """Train one STAGE of a recipe (its name, or its trainer: sft, rm, dpo, rlvr) without a gate; or plan it."""
     if options["show"] is not None:
         return _show(options)
     if options["described_trainer"] is not None:
@@ -175,13 +177,16 @@ def refuse_what_cannot_fit(recipe: Recipe, stage: Stage, plan: Plan, start: Path
     (planned,) = plan_stages(recipe, (stage,), plan.mixed, start)
     if planned.plan is None or planned.plan.state_bytes is None:
         return
-    needed, n = planned.plan.state_bytes, planned.plan.processes
+    needed, n, networks = planned.plan.state_bytes, planned.plan.processes, planned.plan.networks
     lacks = this_machine().lacks(needed, n)
     if lacks:
+        trained = f"{networks}:" if networks else f"{planned.plan.parameters:,} parameters need"
+        frozen = ", 2 or 4 for each that is frozen" if "frozen" in networks else ""
+        less = "" if networks else ", or train less: options.lora"
         raise UsageError(
-            f"stage {stage.name!r}: {planned.plan.parameters:,} parameters need {gib(needed)} of memory in each of "
-            f"{n} process{'es' * (n != 1)} (16 bytes for each that is trained), and {lacks}; spread them: --processes "
-            "N --launch fsdp2, or train less: options.lora (see: evalsuite train --plan)"
+            f"stage {stage.name!r}: {trained} {gib(needed)} of memory in each of {n} process{'es' * (n != 1)} "
+            f"(16 bytes for each parameter that is trained{frozen}), and {lacks}; spread them: --processes N "
+            f"--launch fsdp2{less} (see: evalsuite train --plan)"
         )
 
 

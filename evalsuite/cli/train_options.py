@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
@@ -38,13 +38,27 @@ def _kind(hint: Any) -> str:
         return f"{{{', '.join(field.name for field in dataclasses.fields(hint))}}}"
     if origin is tuple:
         return f"list of {_kind(parts[0])}"
+    if isinstance(origin, type) and issubclass(origin, Mapping) and parts:
+        return f"mapping of {_kind(parts[1])}"
     words = {str: "text", int: "whole number", float: "number", bool: "true | false", type(None): "null"}
     return words.get(hint, "mapping")
 
 
 def _default(field: dataclasses.Field[object]) -> str:
     if field.default is not dataclasses.MISSING:
-        return f" = {field.default!r}"
+        return f" = {_written(field.default)}"
     if field.default_factory is not dataclasses.MISSING:
-        return f" = {field.default_factory()!r}"
+        return f" = {_written(field.default_factory())}"
     return "  (needed)"
+
+
+def _written(value: object) -> str:
+    """A value as a recipe has it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return f"{{{', '.join(f'{field.name}: {_written(getattr(value, field.name))}' for field in fields)}}}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from evalsuite.trainers.machine import Machine
     from evalsuite.trainers.planning import StagePlan
 
-LABEL = 10  # width of the names at the left
+LABEL = 11  # width of the names at the left
 
 
 def lines(recipe: Recipe, planned: Sequence[Planned], machine: Machine) -> Iterator[str]:
@@ -66,28 +66,50 @@ def _facts(each: Planned, machine: Machine) -> Iterator[tuple[str, str]]:
 
 
 def _numbers(plan: StagePlan) -> Iterator[tuple[str, str]]:
+    if plan.iterations is not None and plan.rollouts is not None:
+        yield from _iterations(plan, plan.iterations, plan.rollouts)
+        return
     if plan.steps is not None:
-        saves = f", {plan.saves:,} checkpoint{'s' * (plan.saves != 1)}" if plan.saves else ""
-        yield "steps", f"{plan.steps:,} of {plan.rows:,} rows, warm-up {plan.warmup_steps:,}{saves}"
+        yield "steps", f"{plan.steps:,} of {plan.rows:,} rows, warm-up {plan.warmup_steps:,}{_saves(plan)}"
     if plan.tokens is not None:
         yield "tokens", f"about {plan.tokens:,} in all epochs, by a sample of the rows"
     else:
         yield "tokens", "not known until data and tokenizer are here"
-    n = plan.processes
     yield (
         "batch",
         (
-            f"{plan.batch} = {plan.per_device_batch} per device × {plan.accumulation} accumulated × {n} "
-            f"process{'es' * (n != 1)}"
+            f"{plan.batch} = {plan.per_device_batch} per device × {plan.accumulation} accumulated × "
+            f"{_processes(plan.processes)}"
         ),
     )
+
+
+def _iterations(plan: StagePlan, iterations: int, rollouts: int) -> Iterator[tuple[str, str]]:
+    """Of a trainer that generates its own examples: an iteration makes rollouts, then a few steps with them."""
+    yield "iterations", f"{iterations:,}{_saves(plan)}"
+    yield "steps", f"{plan.steps:,} of the optimizer, warm-up {plan.warmup_steps:,}"
+    prompts = plan.prompts or rollouts
+    passes = f", {iterations * prompts / plan.rows:,.1f} passes over the rows" if plan.rows else ""
+    made = f" = {prompts:,} prompts × {rollouts // prompts}"
+    yield "rollouts", f"{rollouts:,}{made} an iteration, on {_processes(plan.processes)}{passes}"
+    yield "batch", f"{plan.batch:,} rollouts of a step"
+
+
+def _saves(plan: StagePlan) -> str:
+    return f", {plan.saves:,} checkpoint{'s' * (plan.saves != 1)}" if plan.saves else ""
+
+
+def _processes(n: int) -> str:
+    return f"{n} process{'es' * (n != 1)}"
 
 
 def _memory(each: Planned, plan: StagePlan, machine: Machine) -> Iterator[tuple[str, str]]:
     from evalsuite.trainers.machine import gib
 
+    if plan.networks:
+        yield "networks", plan.networks
     if plan.state_bytes is None:
-        yield "memory", f"not known: no shape of {each.model}"
+        yield "memory", f"not known: no shape of {each.model if plan.parameters is None else 'an input'}"
         return
     launch = f" ({each.stage.launch.config}, unmeasured)" if each.stage.launch.config else ""
     told = (
@@ -95,6 +117,8 @@ def _memory(each: Planned, plan: StagePlan, machine: Machine) -> Iterator[tuple[
         f"one pass, in each process{launch}; here there {machine.told()}"
     )
     yield "memory", told + ("" if not machine.lacks(plan.state_bytes, plan.processes) else ": NOT ENOUGH")
+    if plan.beside:
+        yield "beside", plan.beside
 
 
 def _wrapped(text: str, indent: str, width: int) -> list[str]:

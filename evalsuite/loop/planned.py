@@ -45,9 +45,15 @@ def plan_stages(recipe: Recipe, stages: tuple[Stage, ...], mixed: Path, start: P
 def _planned(recipe: Recipe, stage: Stage, mixed: Path, start: Path | None) -> Planned:
     trainer = find_trainer(stage.trainer)
     data, rows, files, lacks = _data(recipe, stage, mixed)
-    model = str(start) if start is not None else _model(recipe, stage)
+    model = str(start) if start is not None else _model(recipe, stage, stage.start)
     if model is not None and not Path(model).is_dir():
         lacks.append(f"no checkpoint folder {model!r}")
+    inputs = {name: _model(recipe, stage, text) for name, text in stage.inputs.items()}
+    lacks += [
+        f"no checkpoint folder {folder!r} for {name}"
+        for name, folder in inputs.items()
+        if folder is not None and split_reference(stage.inputs[name]) is None and not Path(folder).is_dir()
+    ]
     if stage.launch.config is not None:
         find_launch(stage.launch.config)
     try:
@@ -62,22 +68,24 @@ def _planned(recipe: Recipe, stage: Stage, mixed: Path, start: Path | None) -> P
         return Planned(stage, model, None, data, tuple(lacks))
     n = stage.launch.processes
     facts = PlanFacts(
-        rows, None, n, model=model, save=stage.save, launch=stage.launch.config, data=tuple(map(str, files))
-    )
+        rows, None, n, model=model, save=stage.save, launch=stage.launch.config, data=tuple(map(str, files)),
+        inputs=inputs,
+    )  # fmt: skip
     try:
         return Planned(stage, model, trainer.plan(options, facts), data, tuple(lacks))
     except UsageError as error:
         raise UsageError(f"{stage.name}: {error}") from error
 
 
-def _model(recipe: Recipe, stage: Stage) -> str | None:
-    """The folder or hub id whose shape a stage trains: a start in an earlier stage is followed to where that began."""
-    reference = split_reference(stage.start) if stage.start else None
+def _model(recipe: Recipe, stage: Stage, named: str | None) -> str | None:
+    """The folder or hub id whose shape a start or input has; one of an earlier stage is followed to where it began."""
+    reference = split_reference(named) if named else None
     if reference is not None:
         names = [s.name for s in recipe.stages]
         source = reference[0] or names[names.index(stage.name) - 1]
-        return _model(recipe, recipe.stages[names.index(source)])
-    text = recipe.model if stage.start == "model" else stage.start
+        earlier = recipe.stages[names.index(source)]
+        return _model(recipe, earlier, earlier.start)
+    text = recipe.model if named == "model" else named
     return None if text is None or text.startswith("@") else str(recipe.find(text))
 
 

@@ -135,8 +135,10 @@ def _opened(stage: Stage, key: str, folder: Path) -> Checkpoint:
     except CheckpointError as error:
         if folder.exists():
             raise
-        get = f"hf download {folder} --local-dir DIR" if len(folder.parts) == 2 and not folder.is_absolute() else ""
-        how = f" (from the hub: {get}, then --start DIR)" if get else ""
+        # An input has no option on the command line: it is put where the recipe looks for it.
+        to, then = ("DIR", ", then --start DIR") if key == "start" else (str(folder), "")
+        on_hub = len(folder.parts) == 2 and not folder.is_absolute()
+        how = f" (from the hub: hf download {folder} --local-dir {to}{then})" if on_hub else ""
         raise UsageError(f"{stage.name}: {key}: there is no checkpoint folder {str(folder)!r}{how}") from error
 
 

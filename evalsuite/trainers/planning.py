@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +15,7 @@ class PlanFacts:
 
     `model` is the start's folder, or its hub id where it is not on this machine. `tokens` is of one epoch; without it
     the trainer may count those of `data`, the files that are there. `launch` is the accelerate config's name or path.
+    `inputs` are the models of the stage's inputs, told like `model`.
     """
 
     rows: int | None = None
@@ -23,6 +25,7 @@ class PlanFacts:
     save: SaveRule = field(default_factory=SaveRule)
     launch: str | None = None
     data: tuple[str, ...] = ()
+    inputs: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,9 @@ class StagePlan:
     """What a stage comes to. Bytes are estimates for one process, None where the model's shape is not known.
 
     `state_bytes` holds weights, gradients and optimizer, `activation_bytes` what one forward and backward pass adds.
-    `tokens` is of all epochs, overlong rows cut.
+    `tokens` is of all epochs, overlong rows cut. `steps` are optimizer steps. `networks` says what `state_bytes` is for
+    where that is more than one model, `beside` what else needs memory. Where a trainer generates its own examples,
+    `iterations` says how often, `rollouts` how many each time for how many `prompts`; saves count iterations then.
     """
 
     rows: int | None
@@ -45,6 +50,11 @@ class StagePlan:
     parameters: int | None = None
     state_bytes: int | None = None
     activation_bytes: int | None = None
+    iterations: int | None = None
+    rollouts: int | None = None
+    prompts: int | None = None
+    networks: str = ""
+    beside: str = ""
 
     @property
     def memory_bytes(self) -> int | None:

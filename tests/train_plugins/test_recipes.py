@@ -24,12 +24,18 @@ from evalsuite.trainers.recipes import (
 )
 from train_plugins.arguments import training_arguments
 from train_plugins.plan import plan_stage
+from train_plugins.rlvr.options import RLVROptions
+from train_plugins.rlvr.plan import plan_rlvr
 from train_plugins.settings import DPOOptions, RMOptions, SFTOptions, TrainingOptions
 
-TULU = ("tulu3_8b", "tulu3_70b", "tulu3_405b")
+TULU = ("tulu3_8b", "tulu3_70b", "tulu3_405b", "tulu3.1_8b")
 CONFIGS: dict[str, type[TrainingOptions]] = {"sft": SFTOptions, "rm": RMOptions, "dpo": DPOOptions}
+ALL_CONFIGS: dict[str, type] = {**CONFIGS, "rlvr": RLVROptions}
 # Rows of the data of each stage, by the cards of the data sets.
-ROWS = {"tulu3_sft": 939_344, "tulu3_pref_8b": 271_409, "tulu3_pref_70b": 334_367, "tulu3_pref_405b": 360_924}
+ROWS = {
+    "tulu3_sft": 939_344, "tulu3_pref_8b": 271_409, "tulu3_pref_70b": 334_367, "tulu3_pref_405b": 360_924,
+    "rlvr_gsm_math_if": 29_946, "rlvr_math": 7_500,
+}  # fmt: skip
 # recipe, stage: steps, warm-up, per device x accumulated x processes
 PLANS = {
     ("tulu3_8b", "sft"): (14_678, 440, (1, 2, 64)),
@@ -39,6 +45,27 @@ PLANS = {
     ("tulu3_70b", "dpo"): (2_613, 261, (1, 2, 64)),
     ("tulu3_405b", "dpo"): (1_410, 141, (1, 1, 256)),
 }
+# recipe: iterations, optimizer steps, warm-up, checkpoints, rollouts an iteration and a step, processes
+RLVR_PLANS = {
+    "tulu3_8b": (44_642, 178_568, 0, 447, 224, 224, 7),  # 10,000,000 / (7·32), 4 epochs; every 100 and the last
+    "tulu3_70b": (625, 2_500, 250, 16, 640, 640, 40),  # 400,000 / (40·16); a tenth of 2,500
+    "tulu3_405b": (215, 860, 0, 9, 1_856, 1_856, 232),  # 400,000 / (232·8) = 215.5
+    "tulu3.1_8b": (13_020, 26_040, 0, 326, 768, 384, 6),  # 10,000,000 / (48·16) = 13,020.8, 2 mini-batches
+}
+# lr, schedule, beta, kl and its place, prompts, samples, response tokens, epochs, penalty for no end, seed, save
+RLVR_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "tulu3_8b": (3e-7, "linear", 0.05, "kl1", "reward", 224, 1, 2048, 4, -10.0, 3, 100),
+    "tulu3_70b": (1e-7, "linear", 0.07, "kl1", "reward", 640, 1, 2048, 4, -10.0, 8, 40),
+    "tulu3_405b": (1e-7, "linear", 0.05, "kl1", "reward", 1856, 1, 1024, 4, -10.0, 3, 25),
+    "tulu3.1_8b": (5e-7, "constant", 0.01, "kl3", "loss", 48, 16, 2048, 1, 0.0, 1, 40),
+}
+# What the four share.
+RLVR_COMMON = {
+    "weight_decay": 0.01, "adam_betas": (0.9, 0.999), "adam_eps": 1e-8, "max_grad_norm": 1.0, "temperature": 1.0,
+    "clip": 0.2, "clip_high": None, "reward_value": 10.0, "min_response_tokens": 0, "reward_model_multiplier": 0.0,
+    "prompt_tokens": 2048, "gap_correction": "none", "loss_norm": "token", "generator": "vllm", "mode": "async",
+    "schedule_iterations": None, "kl_stop": None, "entropy_stop": None, "score_stop": None,
+}  # fmt: skip
 # What changes the numbers of a run, as TRL is given it: lr, schedule, warm-up, weight decay, betas, eps,
 # clipping (0: none), steps, length, seed, bfloat16, checkpointing.
 ARGUMENTS: dict[tuple[str, str], tuple[Any, ...]] = {
@@ -53,6 +80,27 @@ NAMES = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
     "max_grad_norm", "max_steps", "max_length", "seed", "bf16", "gradient_checkpointing",
 )  # fmt: skip
+BESIDE_OPTIONS = ("seed", "save", "keep", "launch", "inputs")  # what else of a stage has a source
+# Options that change no number of a run, or only stop one that goes wrong.
+FREE = {
+    "chat_template",
+    "attention",
+    "max_steps",
+    "lora",
+    "save_adapter",
+    "threads",
+    "log_every",
+    "report_to",
+    "layout",
+}
+FREE |= {"pack_tokens", "reference_cache", "generator_threads", "verify_workers", "verify_timeout_s", "rollouts"}
+FREE |= {"max_verifier_errors", "weight_transfer", "canary_atol", "gap_limits", "stall_s", "kl_stop", "entropy_stop"}
+FREE |= {"score_stop", "iterations", "schedule_iterations"}
+OF_ONE_ALGORITHM = {
+    "grpo": {"gamma", "lam", "value_clip", "value_coef", "value_lr", "value_init", "value_warmup", "whiten",
+             "whiten_rewards"},
+    "ppo": {"advantage"},
+}  # fmt: skip
 # Arguments whose value is decided here and not by a recipe; a new one is a change of what is trained.
 FIXED = {
     "optim": "adamw_torch", "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "num_train_epochs": 1,
@@ -82,6 +130,68 @@ def test_plans_come_to_the_steps_of_the_report(name: str, which: str) -> None:
     plan = plan_stage(found.trainer, options_of(found), facts)  # type: ignore[arg-type]
     assert (plan.steps, plan.warmup_steps) == PLANS[name, which][:2]
     assert (plan.per_device_batch, plan.accumulation, plan.processes) == PLANS[name, which][2]
+
+
+def rlvr_of(name: str) -> tuple[Stage, RLVROptions]:
+    found = stage(name, "rlvr")
+    return found, parse(RLVROptions, found.options, "options")
+
+
+@pytest.mark.parametrize("name", RLVR_PLANS)
+def test_plans_of_rlvr_come_to_the_iterations_of_the_release(name: str) -> None:
+    found, options = rlvr_of(name)
+    rows = ROWS[Path(found.data[0]).stem]
+    facts = PlanFacts(rows, processes=found.launch.processes, save=found.save, inputs=dict.fromkeys(found.inputs))
+    plan = plan_rlvr(options, facts)
+    told = (plan.iterations, plan.steps, plan.warmup_steps, plan.saves, plan.rollouts, plan.batch, plan.processes)
+    assert told == RLVR_PLANS[name]
+
+
+@pytest.mark.parametrize("name", RLVR_OPTIONS)
+def test_options_of_rlvr_are_those_of_the_release(name: str) -> None:
+    found, o = rlvr_of(name)
+    told = (o.lr, o.schedule, o.beta, o.kl, o.kl_in, o.prompts_per_iteration, o.samples_per_prompt, o.response_tokens,
+            o.epochs, o.eos_penalty, found.seed, found.save.steps)  # fmt: skip
+    assert told == RLVR_OPTIONS[name]
+    assert {key: getattr(o, key) for key in RLVR_COMMON} == RLVR_COMMON
+    ours = {"gsm8k": "rlvr_gsm8k", "math": "rlvr_math", "ifeval": "ifeval_old"}
+    assert o.verifiers == (ours if name != "tulu3_405b" else {"math": "rlvr_math"})
+    # Multi-GPU launches: a share of the prompts for each learner, and GPUs of its own for the generator.
+    assert o.prompts_per_iteration % found.launch.processes == 0
+    assert o.generator_options["tensor_parallel_size"] == {"tulu3_70b": 4, "tulu3_405b": 16, "tulu3.1_8b": 2}.get(
+        name, 1
+    )
+
+
+@pytest.mark.parametrize("name", ["tulu3_8b", "tulu3_70b", "tulu3_405b"])
+def test_ppo_has_a_value_network_that_starts_from_the_reward_model_of_8b(name: str) -> None:
+    found, o = rlvr_of(name)
+    assert (o.algorithm, o.gamma, o.lam, o.value_clip, o.value_coef, o.value_lr) == ("ppo", 1, 0.95, 0.2, 0.1, o.lr)
+    assert (o.value_init, o.value_warmup, o.whiten, o.whiten_rewards, o.mini_batches) == (
+        "checkpoint", 0, "global", False, 1,
+    )  # fmt: skip
+    assert (found.start, o.old_logprobs) == ("dpo@promoted", "first")
+    assert found.inputs["value_init"] == ("rm@last" if name == "tulu3_8b" else "allenai/Llama-3.1-Tulu-3-8B-RM")
+
+
+def test_tulu_31_is_grpo_from_the_dpo_model_with_the_quirk_of_its_release() -> None:
+    found, o = rlvr_of("tulu3.1_8b")
+    assert (o.algorithm, o.advantage, o.mini_batches, o.old_logprobs) == ("grpo", "group", 2, "lazy")
+    assert (found.start, recipe("tulu3.1_8b").model) == ("model", "allenai/Llama-3.1-Tulu-3-8B-DPO")
+    assert found.inputs == {}
+
+
+def test_the_mix_of_rlvr_has_the_parts_of_its_card() -> None:
+    from train_plugins.data.mixfile import find_mix, load_mix
+
+    mix = load_mix(find_mix("rlvr_gsm_math_if"))
+    assert {s.where["dataset"]: (s.count, s.licence) for s in mix.sources} == {
+        "gsm8k": (7_473, "MIT"), "math": (7_500, "MIT"), "ifeval": (14_973, "ODC-BY-1.0"),
+    }  # fmt: skip
+    assert {s.hub for s in mix.sources} == {"allenai/RLVR-GSM-MATH-IF-Mixed-Constraints"}
+    assert set(rlvr_of("tulu3_8b")[1].verifiers) == {s.where["dataset"] for s in mix.sources}
+    (math,) = load_mix(find_mix("rlvr_math")).sources
+    assert (math.hub, math.count) == ("allenai/RLVR-MATH", 7_500)
 
 
 @pytest.mark.parametrize(("mix", "rows"), ROWS.items())
@@ -151,21 +261,20 @@ def test_every_number_of_a_recipe_has_its_source_or_says_unconfirmed(name: str) 
     for one in raw["stages"]:
         named = [field for group in one["sources"].values() for field in group]
         assert len(named) == len(set(named)), one["name"]
-        also = {key for key in ("seed", "save", "keep", "launch") if key in one}
+        also = {key for key in BESIDE_OPTIONS if key in one}
         missing = ({*one["options"]} | also) - set(named)
         assert missing == set(), (name, one["name"])
-        assert set(named) <= {*one["options"], "seed", "save", "keep", "launch"}
+        assert set(named) <= {*one["options"], *BESIDE_OPTIONS}
 
 
 @pytest.mark.parametrize("name", TULU)
 def test_recipes_write_down_whatever_changes_numbers(name: str) -> None:
     """A default of the classes may change; a recipe's numbers must not."""
-    free = {"chat_template", "attention", "max_steps", "lora", "save_adapter", "threads", "log_every", "report_to"}
-    free |= {"pack_tokens", "layout", "reference_cache"}
     for found in recipe(name).stages:
         if None in found.options.values() and found.options.get("lr") is None:
             continue
-        wanted = {f.name for f in fields(CONFIGS[found.trainer])} - free
+        others = OF_ONE_ALGORITHM.get(str(found.options.get("algorithm")), set())
+        wanted = {f.name for f in fields(ALL_CONFIGS[found.trainer])} - FREE - others
         assert wanted <= set(found.options), (name, found.name)
         assert found.options["chat_template"] == "tulu"
 

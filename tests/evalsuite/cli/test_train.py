@@ -391,7 +391,54 @@ def test_a_plan_of_a_shipped_recipe_needs_no_model_and_loads_no_torch(tmp_path: 
     assert done.returncode == 0, done.stderr
     stages = {each["name"]: each["plan"] for each in json.loads(done.stdout)["stages"]}
     told = {name: (plan["steps"], plan["warmup_steps"]) for name, plan in stages.items()}
-    assert told == {"sft": (14_678, 440), "rm": (1_061, 0), "dpo": (2_121, 212)}
+    assert told == {"sft": (14_678, 440), "rm": (1_061, 0), "dpo": (2_121, 212), "rlvr": (178_568, 0)}
+    assert (stages["rlvr"]["iterations"], stages["rlvr"]["rollouts"]) == (44_642, 224)
+
+
+def test_a_plan_of_rlvr_says_iterations_rollouts_networks_and_what_generates(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    assert train("rlvr", "--recipe", "tulu3.1_8b", "--plan") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "iterations 13,020, 326 checkpoints" in lines  # every 40 and the last: 325 + 1
+    assert "steps 26,040 of the optimizer, warm-up 0" in lines
+    # 13,020 · 48 prompts / 29,946 rows
+    assert "rollouts 768 = 48 prompts × 16 an iteration, on 6 processes, 20.9 passes over the rows" in lines
+    assert "batch 384 rollouts of a step" in lines
+    assert "networks policy (8,030,326,784 parameters) trained, reference frozen" in lines
+    assert any(line.startswith("beside vLLM has 2 more GPUs to itself, 7.5 GiB of weights in each") for line in lines)
+    assert not any(line.startswith("tokens not known") for line in lines)
+    assert train("rlvr", "--recipe", "tulu3_70b", "--plan") == 0
+    assert "no checkpoint folder 'allenai/Llama-3.1-Tulu-3-8B-RM' for value_init" in capsys.readouterr().out
+
+
+def test_rlvr_that_does_not_fit_is_refused_with_what_is_trained_and_what_is_frozen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = tmp_path / "allenai/Llama-3.1-Tulu-3-8B-DPO"
+    write_model(model, 1.0)
+    shape = {"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336, "num_attention_heads": 32}
+    (model / "config.json").write_text(json.dumps({**shape, "num_key_value_heads": 8, "vocab_size": 128264}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("evalsuite.trainers.machine.this_machine", lambda: Machine((), 2**34))
+    assert train("rlvr", "--recipe", "tulu3.1_8b") == 2
+    # 16 + 2 bytes · 8,030,326,784 / 6 processes / 2^30
+    assert (
+        "stage 'rlvr': policy (8,030,326,784 parameters) trained, reference frozen: 22.4 GiB of memory in each of "
+        "6 processes (16 bytes for each parameter that is trained, 2 or 4 for each that is frozen), and here there is "
+        "no GPU, and 16.0 GiB of memory; spread them: --processes N --launch fsdp2 (see: evalsuite train --plan)"
+    ) in capsys.readouterr().err
+
+
+def test_an_input_from_the_hub_is_to_be_put_where_the_recipe_looks_for_it(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*recipe({"inputs": {"value_init": "nobody/rm"}}), *WAIVED) == 2
+    said = capsys.readouterr().err
+    assert "value_init: there is no checkpoint folder 'nobody/rm'" in said
+    assert "(from the hub: hf download nobody/rm --local-dir nobody/rm)" in said
 
 
 def test_a_launch_is_resolved_by_name_where_the_worker_starts(house: Path) -> None:
@@ -416,7 +463,7 @@ def test_shipped_recipes_are_listed_and_shown(capsys: pytest.CaptureFixture[str]
     assert "tulu3_8b" in capsys.readouterr().out
     assert main(["list", "--recipes", "--json"]) == 0
     listed = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
-    assert listed["tulu3_8b"]["stages"] == ["sft", "rm", "dpo"]
+    assert listed["tulu3_8b"]["stages"] == ["sft", "rm", "dpo", "rlvr"]
     assert train("--show", "tulu3_70b") == 0
     assert yaml.safe_load(capsys.readouterr().out)["name"] == "tulu3_70b"
 
@@ -425,9 +472,16 @@ def test_the_options_of_a_trainer_are_printed_with_type_and_default(capsys: pyte
     assert train("--options", "dpo") == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "beta number (needed)" in lines
-    assert "loss dpo_norm | dpo | simpo | ipo = 'dpo_norm'" in lines
-    assert "lora {r, alpha, dropout, targets} | null = None" in lines
+    assert "loss dpo_norm | dpo | simpo | ipo = dpo_norm" in lines
+    assert "lora {r, alpha, dropout, targets} | null = null" in lines
+    assert "adam_betas list of number = [0.9, 0.999]" in lines
+    assert "reference_cache true | false = true" in lines
     assert any("`beta` is around 5" in line for line in lines)
+    assert train("--options", "rlvr") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "algorithm ppo | grpo (needed)" in lines
+    assert "verifiers mapping of text = {}" in lines
+    assert any(line.startswith("gap_limits {warn_mean, ") and "= {warn_mean: 0.02, " in line for line in lines)
     assert train("--options", "dpi") == 2
     assert "did you mean 'dpo'" in capsys.readouterr().err
 
