@@ -24,6 +24,7 @@ class Engine:
         self.n_waiting = 0
         self._keys: dict[str, Any] = {}
         self._number = 0
+        self.window = int(self._engine.model_config.max_model_len)
         self.vocab_size = int(self._engine.model_config.get_vocab_size())
         cache = self._engine.vllm_config.cache_config
         self.block_size = int(cache.block_size)
@@ -67,6 +68,10 @@ class Engine:
         """Forgets all cached prefixes, so that what comes next does not depend on what came before."""
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not reset its prefix cache: requests are still running")
+
+    def call_workers(self, method: str, **arguments: Any) -> list[Any]:
+        """What a method of vLLM's workers answers, one answer from each."""
+        return list(self._engine.collective_rpc(method, kwargs=arguments))
 
     def cancel(self) -> None:
         """Drops everything that is queued or running."""
