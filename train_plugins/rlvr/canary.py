@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from evalsuite.errors import TrainerFailed
-from train_plugins.rlvr.rollouts import Generator
+from train_plugins.rlvr.rollouts import Generator, Response
 
 ATOL = {"float32": 1e-3, "bfloat16": 5e-2}
 """How far log-probabilities of the same weights may be apart, by the generator's dtype."""
@@ -32,7 +32,11 @@ def check_canary(
     not seen.
     """
     response = generator.greedy(prompt, n)
-    expected = expected_logprobs(prompt, response.ids)
+    return compare(response, expected_logprobs(prompt, response.ids), atol)
+
+
+def compare(response: Response, expected: Sequence[float], atol: float) -> float:
+    """The largest difference of log-probabilities, in nats; raises WeightsLost beyond `atol` (see `check_canary`)."""
     pairs = list(zip(response.logprobs, expected, strict=True))
     worst, at = max((_apart(*pair), index) for index, pair in enumerate(pairs))
     if worst > atol:

@@ -57,6 +57,7 @@ class Learner:
         self.device = self.accelerator.device
         self.args = SimpleNamespace(should_save=run.is_main)
         self.pad_id: int = tokenizer.pad_token_id
+        self.is_resized = False  # whether the vocabulary of the start had to grow
         self._pages: dict[tuple[int, ...], Page] = {}
         self._load(run.point)
 
@@ -135,7 +136,9 @@ class Learner:
 
     def _causal(self, family: Any, folder: Path, dtype: torch.dtype) -> Any:
         model = family.from_pretrained(folder, dtype=dtype, attn_implementation=self.options.attention)
+        rows = model.get_input_embeddings().weight.shape[0]
         fit_vocabulary(model, self.processing_class)
+        self.is_resized = self.is_resized or model.get_input_embeddings().weight.shape[0] != rows
         return model
 
     def _value_network(self) -> ValueNetwork:
@@ -214,13 +217,19 @@ class Learner:
         longest = max(group.n_tokens for group in groups)
         return share(tuple(numbers), self.run.rank, self.run.processes, max(1, limit // longest))
 
-    def logprobs(self, model: Any, page: Page) -> Tensor:
-        """log π of every response token at logits / temperature, (N,), at least float32."""
+    def logprobs(self, model: Any, page: Page, temperature: float | None = None) -> Tensor:
+        """log π of every response token at logits / temperature (the run's unless given), (N,), at least float32."""
         inner = self.accelerator.unwrap_model(model)
         inputs = page.model_inputs(inner.config._attn_implementation, inner.dtype)
         with logits_only_at(inner, page.at), self.accelerator.autocast():
             logits_NV = model(**inputs, use_cache=False).logits
-        return token_logprobs(logits_NV.float() / self.options.temperature, page.targets)
+        return token_logprobs(logits_NV.float() / (temperature or self.options.temperature), page.targets)
+
+    def valued(self, prompt: tuple[int, ...], response: tuple[int, ...]) -> list[float]:
+        """log π of each token of a response, at temperature 1."""
+        page = build_page([Group(prompt, (response,), (0,))], self.layout, self.pad_id).to(self.device)
+        with torch.no_grad():
+            return self.logprobs(self.model, page, 1.0).tolist()
 
     def values(self, network: Any, page: Page, at: Tensor) -> Tensor:
         """Outputs of a value network at places of a page, (N,)."""

@@ -68,7 +68,7 @@ class Session:
         rewarder = Rewarder(
             self.options.verifiers, names, workers=self.options.verify_workers, timeout_s=self.options.verify_timeout_s
         )
-        self.source = Source(run, prompts, tokenizer, make_writer(self.learner, run), rewarder)
+        self.source = Source(run, prompts, tokenizer, make_writer(self.learner, run, prompts), rewarder)
         self.prompts = prompts
         self.watch = Watch(run, run.extra.get("watch"))
         length = run.extra.get("rollouts_bytes", 0) if run.point is None or run.point.rollback is None else None
