@@ -32,8 +32,8 @@ last checkpoint. Data needs a decontamination report against the suite of the re
 decontam: {run: true} in the recipe).
 
 Launches over several processes are shipped as accelerate configs: fsdp2, zero2, zero3, zero3_offload. They are
-unmeasured: nobody has run them on many GPUs yet, rlvr with them neither. Its processes learn on the first GPUs of each
-machine, and vLLM takes the GPUs after them on the first one.
+unmeasured: nobody has run them on many GPUs yet. So is rlvr on many GPUs: its processes learn on the first ones, and
+vLLM has those that generator_options name.
 
 Exit codes: 0 trained to the end, 2 wrong usage, unchecked data, a broken input or a trainer that failed, 3 stopped
 before the end (the same command goes on)."""
@@ -135,7 +135,7 @@ def _plan(recipe: Recipe, options: dict[str, Any]) -> int:
 def _train(recipe: Recipe, options: dict[str, Any]) -> Trained:
     """Checks everything that can be refused before training, then trains."""
     from evalsuite.cli.loop import make_champion
-    from evalsuite.cli.stage_data import check_stage_data
+    from evalsuite.cli.stage_data import check_stage_data, places_of
     from evalsuite.loop import make_plan, train_stage
     from evalsuite.loop.single import starts
     from evalsuite.loop.view import view
@@ -145,7 +145,7 @@ def _train(recipe: Recipe, options: dict[str, Any]) -> Trained:
     if waived is not None and not waived.strip():
         raise click.UsageError("--waive-decontam needs a reason: it is written into every checkpoint")
     base = results / "train" / recipe.name
-    plan = make_plan(recipe, base, only=stage.name, start=options["start"])
+    plan = make_plan(recipe, base, only=stage.name, start=options["start"], places=places_of(options))
     plan = replace(plan, at=options["out"], results=results, waived=" ".join((waived or "").split()))
     champion, loop = make_champion(options), results / "loops" / recipe.name
     start = starts(plan, stage, champion, loop).get("start")

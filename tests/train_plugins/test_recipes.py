@@ -158,9 +158,10 @@ def test_options_of_rlvr_are_those_of_the_release(name: str) -> None:
     assert o.verifiers == (ours if name != "tulu3_405b" else {"math": "rlvr_math"})
     # Multi-GPU launches: a share of the prompts for each learner, and GPUs of its own for the generator.
     assert o.prompts_per_iteration % found.launch.processes == 0
-    assert o.generator_options["tensor_parallel_size"] == {"tulu3_70b": 4, "tulu3_405b": 16, "tulu3.1_8b": 2}.get(
-        name, 1
-    )
+    engine = {"tulu3_8b": (1, "7"), "tulu3_70b": (4, "4,5,6,7"), "tulu3_405b": (16, None), "tulu3.1_8b": (2, "6,7")}
+    given = o.generator_options
+    assert (given["tensor_parallel_size"], given.get("cuda_visible_devices")) == engine[name]
+    assert isinstance(given["tensor_parallel_size"], int)  # 1.0 is no size to vLLM
 
 
 @pytest.mark.parametrize("name", ["tulu3_8b", "tulu3_70b", "tulu3_405b"])

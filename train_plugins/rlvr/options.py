@@ -85,7 +85,7 @@ class RLVROptions:
     temperature: float = 1.0
     mode: Literal["sync", "async"] = "sync"
     generator: Literal["hf", "vllm"] = "hf"
-    generator_options: Mapping[str, float | bool | str] = field(default_factory=dict)
+    generator_options: Mapping[str, int | bool | str | float] = field(default_factory=dict)
     generator_threads: int | None = None
     weight_transfer: Literal["auto", "shared_memory", "ipc", "nccl"] = "auto"
     canary_atol: float | None = None

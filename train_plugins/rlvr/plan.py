@@ -76,13 +76,6 @@ def saves_of(options: RLVROptions, save: SaveRule) -> tuple[int, ...]:
     return tuple(sorted(iteration for iteration in at if 0 < iteration <= n))
 
 
-def generator_gpus(options: RLVROptions, learners: int) -> tuple[int, ...]:
-    """The GPUs that vLLM has: those of the first machine after its `learners`; none where transformers generates."""
-    if options.generator != "vllm":
-        return ()
-    return tuple(range(learners, learners + engine_gpus(options)))
-
-
 def engine_gpus(options: RLVROptions) -> int:
     """GPUs of the vLLM engine."""
     return int(options.generator_options.get("tensor_parallel_size", 1))
@@ -147,8 +140,10 @@ def _generator(options: RLVROptions, policy: Shape | None, processes: int, share
     """What generation needs, in words."""
     if options.generator == "vllm":
         n = engine_gpus(options)
+        devices = options.generator_options.get("cuda_visible_devices")
+        which = "" if devices is None else f" ({devices})"
         each = "" if policy is None else f", {gib(2 * policy.parameters / n)} of weights in each"
-        return f"vLLM has {n} more GPU{'s' * (n != 1)} to itself{each} and the rest of its memory for keys and values"
+        return f"vLLM has {n} more GPU{'s' * (n != 1)}{which} to itself{each} and the rest for keys and values"
     if policy is None:
         return "transformers generates: keys and values of the rollouts come on top"
     longest, width = options.prompt_tokens + options.response_tokens, _width(options)

@@ -408,7 +408,9 @@ def test_a_plan_of_rlvr_says_iterations_rollouts_networks_and_what_generates(
     assert "rollouts 768 = 48 prompts × 16 an iteration, on 6 processes, 20.9 passes over the rows" in lines
     assert "batch 384 rollouts of a step" in lines
     assert "networks policy (8,030,326,784 parameters) trained, reference frozen" in lines
-    assert any(line.startswith("beside vLLM has 2 more GPUs to itself, 7.5 GiB of weights in each") for line in lines)
+    assert any(
+        line.startswith("beside vLLM has 2 more GPUs (6,7) to itself, 7.5 GiB of weights in each") for line in lines
+    )
     assert not any(line.startswith("tokens not known") for line in lines)
     assert train("rlvr", "--recipe", "tulu3_70b", "--plan") == 0
     assert "no checkpoint folder 'allenai/Llama-3.1-Tulu-3-8B-RM' for value_init" in capsys.readouterr().out

@@ -10,7 +10,10 @@ from evalsuite.__main__ import main
 from evalsuite.suite import load_suite
 from train_plugins.data.mixfile import SHIPPED, find_mix, load_mix
 
-SUMS = {"tulu3_sft": 939_344, "tulu3_pref_8b": 271_409, "tulu3_pref_70b": 334_367, "tulu3_pref_405b": 360_924}
+SUMS = {
+    "tulu3_sft": 939_344, "tulu3_pref_8b": 271_409, "tulu3_pref_70b": 334_367, "tulu3_pref_405b": 360_924,
+    "rlvr_gsm_math_if": 29_946, "rlvr_math": 7_500,
+}  # fmt: skip
 # From the card of allenai/tulu-3-sft-mixture, in its order.
 SFT = [
     10_983, 89_982, 9_500, 7_132, 149_960, 49_980, 34_999, 20_000, 29_980, 64_312, 50_000, 50_000, 50_000, 240, 100_000,

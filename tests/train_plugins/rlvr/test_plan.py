@@ -14,7 +14,7 @@ from evalsuite.trainers.planning import PlanFacts
 from evalsuite.trainers.types import SaveRule
 from train_plugins.memory import Shape, cache_bytes, value_parameters
 from train_plugins.rlvr.options import RLVROptions
-from train_plugins.rlvr.plan import generator_gpus, plan_rlvr, saves_of, schedule_of, steps_of, warmup_of
+from train_plugins.rlvr.plan import plan_rlvr, saves_of, schedule_of, steps_of, warmup_of
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 PARAMETERS = 8_030_261_248
@@ -142,9 +142,9 @@ def test_a_value_network_has_one_output_in_place_of_logits_and_tied_tables_stay(
 
 
 def test_what_generation_needs_is_said_in_words() -> None:
-    own = replace(GRPO, generator="vllm", generator_options={"tensor_parallel_size": 2})
+    own = replace(GRPO, generator="vllm", generator_options={"tensor_parallel_size": 2, "cuda_visible_devices": "6,7"})
     assert plan_rlvr(own, facts(model=LLAMA)).beside == (
-        "vLLM has 2 more GPUs to itself, 7.5 GiB of weights in each and the rest of its memory for keys and values"
+        "vLLM has 2 more GPUs (6,7) to itself, 7.5 GiB of weights in each and the rest for keys and values"
     )
     assert plan_rlvr(replace(own, generator_options={}), facts()).beside.startswith("vLLM has 1 more GPU to itself and")
     # 16 rollouts on each of 2 processes, 32 tokens, 2 · 32 layers · 8 heads · 128 units · 2 bytes: 64 MiB
@@ -154,13 +154,6 @@ def test_what_generation_needs_is_said_in_words() -> None:
     )
     apart = plan_rlvr(replace(GRPO, mode="async"), facts(2, model=LLAMA)).beside
     assert apart.endswith("and a copy of the policy (15.0 GiB) in a process of its own")
-
-
-def test_the_generator_takes_the_gpus_after_the_learners_of_its_machine() -> None:
-    vllm = replace(PPO, generator="vllm")
-    assert generator_gpus(vllm, 7) == (7,)
-    assert generator_gpus(replace(vllm, generator_options={"tensor_parallel_size": 4}), 4) == (4, 5, 6, 7)
-    assert generator_gpus(PPO, 7) == ()
 
 
 def test_planning_imports_neither_torch_nor_transformers() -> None:
