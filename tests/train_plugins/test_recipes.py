@@ -22,6 +22,7 @@ from evalsuite.trainers.recipes import (
     known_launches,
     known_recipes,
 )
+from evalsuite.verify.rewards import known_rewards
 from train_plugins.arguments import training_arguments
 from train_plugins.plan import plan_stage
 from train_plugins.rlvr.options import RLVROptions
@@ -156,6 +157,7 @@ def test_options_of_rlvr_are_those_of_the_release(name: str) -> None:
     assert {key: getattr(o, key) for key in RLVR_COMMON} == RLVR_COMMON
     ours = {"gsm8k": "rlvr_gsm8k", "math": "rlvr_math", "ifeval": "ifeval_old"}
     assert o.verifiers == (ours if name != "tulu3_405b" else {"math": "rlvr_math"})
+    assert set(o.verifiers.values()) <= set(known_rewards())
     # Multi-GPU launches: a share of the prompts for each learner, and GPUs of its own for the generator.
     assert o.prompts_per_iteration % found.launch.processes == 0
     engine = {"tulu3_8b": (1, "7"), "tulu3_70b": (4, "4,5,6,7"), "tulu3_405b": (16, None), "tulu3.1_8b": (2, "6,7")}
