@@ -14,7 +14,7 @@ import click
 
 from evalsuite.cli.gate_job import gate_options
 from evalsuite.cli.judge import make_judges
-from evalsuite.cli.stage_data import check_stage_data, for_stage, recipe_file
+from evalsuite.cli.stage_data import check_stage_data, for_stage, places_of, recipe_file
 
 if TYPE_CHECKING:
     from evalsuite.gate.verdict import Verdict
@@ -65,7 +65,8 @@ def command(**options: Any) -> int:
     options["recipe"] = recipe_file(options["recipe"], options["shipped"])
     recipe = as_gated(load_recipe(options["recipe"]), options)
     out = options["out"] or options["results"] / "loops" / recipe.name
-    plan = make_plan(recipe, out, only=options["only"], start=options["start"], keep=options["keep"])
+    asked = {key: options[key] for key in ("only", "start", "keep")}
+    plan = make_plan(recipe, out, **asked, places=places_of(options))
     plan = replace(plan, results=options["results"])
     watcher = view()
     try:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from evalsuite.loop.data import Against
     from evalsuite.recipe import Recipe, Stage
     from evalsuite.suite import Suite
+    from evalsuite.trainers.types import Places
 
 
 def recipe_file(path: Path | None, shipped: str | None) -> Path:
@@ -23,6 +24,14 @@ def recipe_file(path: Path | None, shipped: str | None) -> Path:
     if (path is None) == (shipped is None):
         raise UsageError("say which recipe, by a file or by a shipped name: --recipe NAME (evalsuite list --recipes)")
     return path if path is not None else find_recipe(str(shipped))
+
+
+def places_of(options: Mapping[str, Any]) -> Places:
+    """The folders of --benchmarks and --data-root."""
+    from evalsuite.data import data_roots
+    from evalsuite.trainers.types import Places
+
+    return Places(tuple(options["extra"]), data_roots(options["data_roots"]))
 
 
 def for_stage(options: Mapping[str, Any], stage: Stage) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalsuite.errors import EvalsuiteError, UsageError, did_you_mean
+from evalsuite.errors import DataError, EvalsuiteError, UnseenBudget, UsageError, did_you_mean
 from evalsuite.gating.evidence import REPORTS, read_reports
 from evalsuite.loop.log import LoopLog
 from evalsuite.loop.mixes import built_file, is_mix, looks_like_mix, read_mix
@@ -17,7 +17,7 @@ from evalsuite.trainers.files import load_json
 from evalsuite.trainers.lookup import find_trainer
 from evalsuite.trainers.options import parse
 from evalsuite.trainers.recipes import find_launch
-from evalsuite.trainers.types import Coupling, DataRef, Trainer, TrainJob
+from evalsuite.trainers.types import Coupling, DataRef, Places, Refuser, Trainer, TrainJob
 
 if TYPE_CHECKING:
     from evalsuite.checkpoint import Checkpoint
@@ -58,9 +58,13 @@ class Plan:
 
 def make_plan(
     recipe: Recipe, out: Path, *, only: str | None = None, start: Path | None = None, keep: str | None = None,
-    find: Callable[[str], Trainer] | None = None,
+    find: Callable[[str], Trainer] | None = None, places: Places | None = None,
 ) -> Plan:  # fmt: skip
-    """Checks trainers, options and paths of every stage. Raises UsageError with all problems, one a line."""
+    """Checks trainers, options and paths of every stage, and what the trainers refuse of data that is there.
+
+    Raises UsageError, or DataError where it is data alone that is refused, with all problems, one a line; UnseenBudget
+    when an unseen benchmark is among them.
+    """
     names = [stage.name for stage in recipe.stages]
     if only is not None and only not in names:
         raise UsageError(f"no stage named {only!r} in recipe {recipe.name!r}{did_you_mean(only, names)}")
@@ -68,7 +72,7 @@ def make_plan(
         raise UsageError("--start is the start of one stage; say which with --only STAGE")
     stages = tuple(s for s in recipe.stages if only is None or s.name == only)
     trainers: dict[str, Trainer] = {}
-    problems: list[str] = []
+    problems: list[EvalsuiteError] = []
     for stage in stages:
         try:
             trainers[stage.name] = _trainer(stage, find or find_trainer)
@@ -77,10 +81,34 @@ def make_plan(
             for text in stage.data:
                 declared(recipe, stage, text)
         except EvalsuiteError as error:
-            problems += [str(error)]
+            problems += [error]
+    for stage in stages:
+        if stage.name in trainers:
+            problems += _refused(Plan(recipe, out, stages, trainers), stage, places or Places())
     if problems:
-        raise UsageError("\n".join(f"{recipe.name}: {line}" for problem in problems for line in problem.splitlines()))
+        raise _together(recipe, problems)
     return Plan(recipe, out, stages, trainers, start, keep)
+
+
+def _refused(plan: Plan, stage: Stage, places: Places) -> list[EvalsuiteError]:
+    """What the trainer of a stage will not have, of its options and of those of its files that are there."""
+    trainer = plan.trainers[stage.name]
+    if not isinstance(trainer, Refuser):
+        return []
+    named = [path for text in stage.data if (path := plan.recipe.find(text)).is_file()]
+    files = [*named, *(out for path in named if is_mix(path) and (out := built_file(plan.mixed, path)).is_file())]
+    try:
+        trainer.refuse(parse(trainer.config, stage.options, f"{stage.name}.options"), files, places)
+    except (UnseenBudget, DataError) as error:
+        return [type(error)("\n".join(f"{stage.name}: {line}" for line in str(error).splitlines()))]
+    return []
+
+
+def _together(recipe: Recipe, problems: Sequence[EvalsuiteError]) -> EvalsuiteError:
+    """One error of all problems; what is unseen decides what kind it is."""
+    kinds: tuple[type[EvalsuiteError], ...] = (UnseenBudget, UsageError, DataError)
+    kind = next((kind for kind in kinds if any(isinstance(each, kind) for each in problems)), UsageError)
+    return kind("\n".join(f"{recipe.name}: {line}" for each in problems for line in str(each).splitlines()))
 
 
 def make_job(plan: Plan, stage: Stage, start: Checkpoint | None, inputs: Mapping[str, Checkpoint]) -> TrainJob:

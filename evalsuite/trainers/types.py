@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from evalsuite.checkpoint import Checkpoint
@@ -88,3 +88,22 @@ class Trainer(Protocol):
     config: type
 
     def train(self, job: TrainJob) -> Iterator[Checkpoint]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Folders of the user's own: with benchmarks besides those that are shipped, with data sets that these read."""
+
+    benchmarks: tuple[Path, ...] = ()
+    roots: tuple[Path, ...] = ()
+
+
+@runtime_checkable
+class Refuser(Protocol):
+    """A trainer that must not train on everything: `refuse(parsed options, data files that are there, places)`.
+
+    Raises UnseenBudget for what no training may touch and DataError for other data that it may not have, with every
+    reason, a line each. A mix that is not built yet is given as its file.
+    """
+
+    def refuse(self, options: Any, files: Sequence[Path], places: Places) -> None: ...

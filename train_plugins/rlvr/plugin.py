@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalsuite.trainers import TrainJob, parse, run_worker, worker_command
 from evalsuite.trainers.planning import PlanFacts, StagePlan
+from evalsuite.trainers.types import Places
 from train_plugins.rlvr.options import RLVROptions
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ class RLVR:
 
     def train(self, job: TrainJob) -> Iterator[Checkpoint]:
         options = parse(RLVROptions, job.options, "options")
+        # Mixes were not built when the recipe was looked at.
+        self.refuse(options, [Path(ref.location or ref.path) for ref in job.data])
         environment = {} if options.threads is None else {"OMP_NUM_THREADS": str(options.threads)}
         yield from run_worker(job, worker_command("train_plugins.rlvr.worker", job), environment=environment)
 
@@ -28,3 +32,8 @@ class RLVR:
         from train_plugins.rlvr.plan import plan_rlvr
 
         return plan_rlvr(options, facts)
+
+    def refuse(self, options: RLVROptions, files: Sequence[Path], places: Places | None = None) -> None:
+        from train_plugins.rlvr.refusals import refuse_unseen
+
+        refuse_unseen(options.verifiers, files, places)
