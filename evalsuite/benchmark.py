@@ -118,6 +118,11 @@ class Benchmark:
         return load_module(path) if path.is_file() else None
 
     @cached_property
+    def grader_modules(self) -> tuple[Path, ...]:
+        """Files of evalsuite.verify (and evalsuite.exemplars) that verify.py and the modules beside it use."""
+        return _used(_beside(self.folder / "verify.py"))
+
+    @cached_property
     def digest(self) -> str:
         """sha256 hex over prompts, grading fields, verify.py and every module of evalsuite.verify that it uses."""
         sources = [*_sources(self.folder / "verify.py"), *_tables(self.folder, self.tasks)]
@@ -338,9 +343,16 @@ def _sources(verify: Path) -> Iterator[str]:
     """Text of the grader: verify.py, the modules beside it, and what they use of evalsuite.verify."""
     if not verify.is_file():
         return
-    beside = sorted(p for p in verify.parent.glob("*.py") if p.name != "generate.py")
-    used = sorted({module for path in beside for module in _grader_modules(path)})
-    yield from (path.read_text(encoding="utf-8") for path in [*beside, *used])
+    beside = _beside(verify)
+    yield from (path.read_text(encoding="utf-8") for path in [*beside, *_used(beside)])
+
+
+def _beside(verify: Path) -> list[Path]:
+    return sorted(p for p in verify.parent.glob("*.py") if p.name != "generate.py")
+
+
+def _used(beside: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple(sorted({module for path in beside for module in _grader_modules(path)}))
 
 
 @cache

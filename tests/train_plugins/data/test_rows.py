@@ -72,7 +72,10 @@ def test_sound_rows_of_all_kinds_have_nothing_wrong() -> None:
     tools = sft(USER, ANSWER, said("tool", "42"), said("tool", "43"), ANSWER)
     assert [check_row(row, kind_of(row)) for row in (SFT, PAIR, RLVR, sft(SYSTEM, *TALK, *TALK))] == [[]] * 4
     assert check_row(tools, "sft", RowRules(allow_tools=True)) == []
-    assert check_row({**RLVR, "dataset": "ifeval", "ground_truth": '{"func_name": "x", "N": 1}'}, "rlvr") == []
+    assert (
+        check_row({**RLVR, "dataset": "ifeval", "ground_truth": '{"func_name": "validate_title", "N": null}'}, "rlvr")
+        == []
+    )
 
 
 BAD: list[tuple[str, Any, str, list[str]]] = [
