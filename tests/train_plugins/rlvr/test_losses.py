@@ -154,6 +154,13 @@ def test_whitening_what_does_not_vary_gives_nothing(values: list[float]) -> None
     close(got, [[0.0] * len(values)], atol=1e-6)
 
 
+def test_rounding_leaves_no_variance_below_zero() -> None:
+    # squares less total·mean is −4e-8 here in floating point, more than ε makes up for: the root would be NaN
+    values, mask = torch.full((1, 7), 12345.6, dtype=torch.float64), torch.ones(1, 7, dtype=torch.bool)
+    assert mean_and_variance(moments(values, mask))[1].item() == 0
+    close(whiten(values, mask), [[0.0] * 7], atol=1e-6)
+
+
 # -- KL ----------------------------------------------------------------------------------------------------------------
 
 
