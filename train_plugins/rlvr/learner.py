@@ -64,6 +64,10 @@ class Learner:
     # -- what Saver asks --
 
     @property
+    def model_wrapped(self) -> Any:
+        return self.model
+
+    @property
     def is_fsdp_enabled(self) -> bool:
         return str(self.accelerator.distributed_type).endswith("FSDP")
 
@@ -137,7 +141,11 @@ class Learner:
     def _causal(self, family: Any, folder: Path, dtype: torch.dtype) -> Any:
         model = family.from_pretrained(folder, dtype=dtype, attn_implementation=self.options.attention)
         rows = model.get_input_embeddings().weight.shape[0]
-        fit_vocabulary(model, self.processing_class)
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # new rows are drawn: the same ones for policy and reference, on every process
+            torch.manual_seed(self.run.job.seed)
+            fit_vocabulary(model, self.processing_class)
         self.is_resized = self.is_resized or model.get_input_embeddings().weight.shape[0] != rows
         return model
 
@@ -204,9 +212,12 @@ class Learner:
     def page(self, groups: Sequence[Group], numbers: tuple[int, ...]) -> Page:
         """The page of these groups; kept until `forget`, since every epoch and network reads the same ones."""
         if numbers not in self._pages:
-            page = build_page([groups[i] for i in numbers], self.layout, self.pad_id)
-            self._pages[numbers] = page.to(self.device)
+            self._pages[numbers] = self._built([groups[i] for i in numbers])
         return self._pages[numbers]
+
+    def _built(self, groups: Sequence[Group]) -> Page:
+        one_row = self.options.attention in NO_MASKS
+        return build_page(groups, self.layout, self.pad_id, one_row=one_row).to(self.device)
 
     def forget(self) -> None:
         self._pages.clear()
@@ -214,7 +225,7 @@ class Learner:
     def passes(self, groups: Sequence[Group], numbers: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """This process's forward passes over the groups of these numbers; as many as on every other process."""
         limit = self.options.tokens_per_pass or TOKENS_PER_PASS["gpu" if has_accelerator() else "cpu"]
-        longest = max(group.n_tokens for group in groups)
+        longest = max(group.n_tokens_as(self.layout) for group in groups)
         return share(tuple(numbers), self.run.rank, self.run.processes, max(1, limit // longest))
 
     def logprobs(self, model: Any, page: Page, temperature: float | None = None) -> Tensor:
@@ -227,7 +238,7 @@ class Learner:
 
     def valued(self, prompt: tuple[int, ...], response: tuple[int, ...]) -> list[float]:
         """log π of each token of a response, at temperature 1."""
-        page = build_page([Group(prompt, (response,), (0,))], self.layout, self.pad_id).to(self.device)
+        page = self._built([Group(prompt, (response,), (0,))])
         with torch.no_grad():
             return self.logprobs(self.model, page, 1.0).tolist()
 
@@ -264,14 +275,13 @@ class Learner:
 
     # -- updates --
 
-    def descend(self, network: int, losses: Iterator[Tensor], n_passes: int, lr: float) -> tuple[float, float] | None:
-        """Backward passes and one optimizer step of the policy (0) or the value network (1).
+    def gradient(self, network: int, losses: Iterator[Tensor], n_passes: int) -> tuple[float, float] | None:
+        """The backward passes of one optimizer step of the policy (0) or the value network (1), and the clipping.
 
-        Returns (loss, norm of the gradient), or None where either was not finite: then nothing was changed. The losses
-        are this process's sums over what the whole step divides by.
+        Returns (loss, norm of the gradient), or None where either was not finite. The losses are this process's sums
+        over what the whole step divides by.
         """
         model: Any = (self.model, self.value)[network]
-        optimizer = self.optimizers[network]
         total = torch.zeros((), device=self.device)
         for i in range(n_passes):
             last = i == n_passes - 1
@@ -283,14 +293,16 @@ class Learner:
         limit = self.options.max_grad_norm
         norm = self.accelerator.clip_grad_norm_(model.parameters(), float("inf") if limit is None else limit)
         facts = torch.stack([self.summed(total), torch.as_tensor(float(norm), device=self.device)])
-        if not bool(torch.isfinite(facts).all()):
-            optimizer.zero_grad()
-            return None
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.step()
+        return (float(facts[0]), float(facts[1])) if bool(torch.isfinite(facts).all()) else None
+
+    def descend(self, network: int, lr: float | None) -> None:
+        """One optimizer step along the gradient that is there; with None it is thrown away, and nothing changes."""
+        optimizer = self.optimizers[network]
+        if lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
         optimizer.zero_grad()
-        return float(facts[0]), float(facts[1])
 
 
 def choose_layout(config: Any, options: RLVROptions) -> Layout:

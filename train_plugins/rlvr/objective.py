@@ -62,8 +62,13 @@ class Tally:
     k3: float = 0.0
     n: float = 0.0
     n_value: float = 0.0
-    skipped: int = 0
+    skips: list[bool] = field(default_factory=list)  # for each update whether it was thrown away
     lr: float = 0.0
+
+    def add(self, network: int, loss: float, norm: float) -> None:
+        losses_of, norms_of = ((self.policy_loss, self.policy_norm), (self.value_loss, self.value_norm))[network]
+        losses_of.append(loss)
+        norms_of.append(norm)
 
 
 def experience(learner: Learner, batch: Batch) -> Experience:
@@ -239,26 +244,22 @@ def _step(
     passes = learner.passes(made.groups, numbers)
     rollouts = [r for i in numbers for r in made.groups[i].rollouts]
     total, warmup = schedule_of(options)
-    rate = [learning_rate(peak, update, total, warmup, options.schedule) * run.lr_scale
+    # A value network is warmed before the schedule begins.
+    rate = [(peak if value_only else learning_rate(peak, update, total, warmup, options.schedule)) * run.lr_scale
             for peak in (options.lr, options.value_lr or options.lr)]  # fmt: skip
     tally.lr = rate[POLICY]
-    first = epoch == 0 and not tally.policy_loss and not value_only
-    found = value = None
+    found: dict[int, tuple[float, float] | None] = {}
     if not value_only:
-        found = learner.descend(
-            POLICY, _policy_losses(learner, made, passes, rollouts, tally, check=first), len(passes), rate[POLICY]
-        )
-    if learner.value is not None and (found is not None or value_only):
-        losses_of = _value_losses(learner, made, passes, rollouts, tally, clip=not value_only)
-        value = learner.descend(VALUE, losses_of, len(passes), rate[VALUE])
-    if found is None and value is None:
-        tally.skipped += 1
-    if found is not None:
-        tally.policy_loss.append(found[0])
-        tally.policy_norm.append(found[1])
-    if value is not None:
-        tally.value_loss.append(value[0])
-        tally.value_norm.append(value[1])
+        policy = _policy_losses(learner, made, passes, rollouts, tally, check=epoch == 0 and not tally.skips)
+        found[POLICY] = learner.gradient(POLICY, policy, len(passes))
+    if learner.value is not None:
+        value = _value_losses(learner, made, passes, rollouts, tally, clip=not value_only)
+        found[VALUE] = learner.gradient(VALUE, value, len(passes))
+    tally.skips.append(None in found.values())
+    for network, facts in found.items():
+        learner.descend(network, None if tally.skips[-1] else rate[network])
+        if facts is not None and not tally.skips[-1]:
+            tally.add(network, *facts)
 
 
 def schedule_of(options: RLVROptions) -> tuple[int, int]:

@@ -124,7 +124,7 @@ class RLVROptions:
         """Iterations of the whole run."""
         if self.iterations is not None:
             return self.iterations
-        return (self.episodes or 0) // self.rollouts_per_iteration
+        return (self.episodes or 0) // max(1, self.rollouts_per_iteration)
 
     @property
     def rollouts_per_iteration(self) -> int:
@@ -147,14 +147,17 @@ class RLVROptions:
                     "tokens_per_pass")  # fmt: skip
         wrong += [f"{name} is {value}; at least 1" for name in optional
                   if (value := getattr(self, name)) is not None and value < 1]  # fmt: skip
-        above = ("lr", "temperature", "clip", "adam_eps", "verify_timeout_s", "stall_s", "value_clip", "value_coef")
-        wrong += [f"{name} is {getattr(self, name)}; it must be above 0" for name in above
-                  if not getattr(self, name) > 0]  # fmt: skip
+        above = ("lr", "temperature", "clip", "adam_eps", "verify_timeout_s", "stall_s", "value_clip", "value_coef",
+                 "value_lr", "max_grad_norm", "kl_stop", "canary_atol")  # fmt: skip
+        wrong += [f"{name} is {value}; it must be above 0" for name in above
+                  if (value := getattr(self, name)) is not None and not value > 0]  # fmt: skip
         least = ("beta", "weight_decay", "value_warmup", "min_response_tokens")
         wrong += [f"{name} is {getattr(self, name)}; at least 0" for name in least if not getattr(self, name) >= 0]
         fractions = ("gamma", "lam", "warmup_ratio", "max_verifier_errors")
         wrong += [f"{name} is {getattr(self, name)}; from 0 to 1" for name in fractions
                   if not 0 <= getattr(self, name) <= 1]  # fmt: skip
+        if self.score_stop is not None and not 0 < self.score_stop < 1:
+            wrong.append(f"score_stop is {self.score_stop}; a share of the best mean score, above 0 and below 1")
         if len(self.adam_betas) != 2 or not all(0 <= beta < 1 for beta in self.adam_betas):
             wrong.append("adam_betas: expected two numbers from 0 to 1")
         if self.min_response_tokens > self.response_tokens:
@@ -165,7 +168,7 @@ class RLVROptions:
         wrong = []
         if (self.iterations is None) == (self.episodes is None):
             wrong.append("give iterations or episodes, one of them")
-        elif self.n_iterations < 1 and not (self.iterations or 0) < 0:
+        elif self.episodes is not None and 1 <= self.episodes < self.rollouts_per_iteration:
             wrong.append(
                 f"episodes is {self.episodes}, less than the {self.rollouts_per_iteration} rollouts of one iteration"
             )
@@ -177,6 +180,8 @@ class RLVROptions:
             wrong.append("kl4 weighs by the ratio of the update, which a reward does not know; use kl_in: loss")
         if self.clip_high is not None and self.clip_high < self.clip:
             wrong.append(f"clip_high is {self.clip_high}; at least clip ({self.clip})")
+        if self.old_logprobs == "lazy" and self.gap_correction != "none":
+            wrong.append("gap_correction weighs by log-probabilities from before the updates; use old_logprobs: first")
         return wrong + (self._of_grpo() if self.algorithm == "grpo" else self._of_ppo())
 
     def _of_grpo(self) -> list[str]:
@@ -193,8 +198,9 @@ class RLVROptions:
         return wrong + ([f"grpo has no value network: leave out {', '.join(told)}"] if told else [])
 
     def _of_ppo(self) -> list[str]:
-        return (
-            []
-            if self.advantage == "group"
-            else ["ppo takes its advantages from the value network; leave out advantage"]
-        )
+        wrong = []
+        if self.advantage != "group":
+            wrong.append("ppo takes its advantages from the value network; leave out advantage")
+        if self.old_logprobs == "lazy":
+            wrong.append("ppo puts log-probabilities from before the updates into its rewards; leave out old_logprobs")
+        return wrong

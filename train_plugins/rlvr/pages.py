@@ -30,6 +30,11 @@ class Group:
     def n_tokens(self) -> int:
         return len(self.prompt) + sum(map(len, self.responses))
 
+    def n_tokens_as(self, layout: Layout) -> int:
+        """Tokens that a forward pass reads: packed, the prompt comes again with every response."""
+        again = 0 if layout == "shared_prompt" else len(self.responses) - 1
+        return self.n_tokens + again * len(self.prompt)
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -65,11 +70,14 @@ class Page:
         return inputs
 
 
-def build_page(groups: Sequence[Group], layout: Layout, pad_id: int) -> Page:
-    """Rows are as long as the longest part, and shorter parts share one: padding is the little that is left over."""
+def build_page(groups: Sequence[Group], layout: Layout, pad_id: int, *, one_row: bool = False) -> Page:
+    """Rows are as long as the longest part, and shorter parts share one: padding is the little that is left over.
+
+    `one_row` puts all parts end to end: transformers tells flash attention of borders only where a batch is one row.
+    """
     parts = [part for group in groups for part in _parts(group, layout)]
     lengths = [part.n_tokens for part in parts]
-    bins = first_fit_decreasing(lengths, max(lengths))
+    bins = first_fit_decreasing(lengths, sum(lengths) if one_row else max(lengths))
     width = max(sum(lengths[i] for i in row) for row in bins)
     columns: tuple[list[int], ...] = ([], [], [], [])
     starts: dict[int, tuple[int, list[int]]] = {}  # part -> (place of its prompt's last token, place of each response)

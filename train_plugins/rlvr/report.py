@@ -38,7 +38,7 @@ def metrics_of(learner: Learner, batch: Batch, made: Experience, tally: Tally) -
         "gap_correlation": apart.correlation if math.isfinite(apart.correlation) else 1.0,
         "gap_k3": apart.k3,
         "gap_beyond_clip": apart.beyond_clip,
-        "skipped": tally.skipped,
+        "skipped": sum(tally.skips),
     }
     found |= {f"pass_rate_{name}": rate for name, rate in rates(rollouts).items()}
     if made.reference is not None:

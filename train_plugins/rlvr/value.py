@@ -55,9 +55,8 @@ def load_value_network(folder: Path, options: Any, source: str, tokenizer: Any, 
             )
         else:
             model = AutoModelForSequenceClassification.from_pretrained(folder, **more)
-    rows = model.get_input_embeddings().weight.shape[0]
-    if rows < len(tokenizer):
-        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=8)
+        if model.get_input_embeddings().weight.shape[0] < len(tokenizer):
+            model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=8)
     model.config.pad_token_id = tokenizer.pad_token_id
     if getattr(model.score, "bias", None) is not None:
         raise UsageError(f"{folder}: its score head has a bias, which no reward model of `trainer: rm` has; train one")

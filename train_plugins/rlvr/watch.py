@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalsuite.errors import TrainerFailed
 from train_plugins.rlvr.options import RLVROptions
-from train_plugins.rlvr.rollouts import Batch, Rollout
+from train_plugins.rlvr.rollouts import Rollout
 
 if TYPE_CHECKING:
     from train_plugins.worker import Run
@@ -20,6 +20,7 @@ FLAT = 1e-3
 SKIPS = 3  # updates in a row that may be thrown away
 LENGTH, REPEATED, UNLIKE, UNFINISHED = 1.5, 0.2, 0.3, 0.2  # drifts that are told
 GRAM = 4
+STYLE = ("length", "length_p95", "finished", "repeated", "distinct")
 
 
 class Watch:
@@ -30,27 +31,34 @@ class Watch:
         self.run, self.options = run, run.options
         self.memory: dict[str, Any] = dict(memory or {})
 
-    def look(self, batch: Batch, metrics: Mapping[str, Any], skipped: int) -> dict[str, float]:
-        """Facts about the responses, to be logged. Warns, or raises TrainerFailed where the run has to stop."""
-        facts = style(batch.rollouts)
-        self._drift(facts, float(metrics["score"]))
+    def look(self, metrics: Mapping[str, Any], skips: Sequence[bool]) -> None:
+        """Warns, or raises TrainerFailed where the run has to stop. `metrics` hold what `style` says; `skips` tells
+        of each update whether it was thrown away."""
+        self._drift({name: float(metrics[name]) for name in STYLE}, float(metrics["score"]))
         if metrics.get("advantage_std", 1.0) < FLAT:
-            self.run.warn("flat_rewards", "advantages of an iteration hardly differ; what is left of them is noise")
-        self._stop(metrics, skipped)
-        return facts
+            self._warn("flat_rewards", "advantages of an iteration hardly differ; what is left of them is noise")
+        self._count_skips(skips)
+        self._stop(metrics)
 
     def gap(self, mean: float, correlation: float) -> None:
         """Warns, or raises TrainerFailed, where the generator does not say what the learner says."""
         limits = self.options.gap_limits
         told = f"mean |Δ log π| {mean:.3g}, correlation {correlation:.4f}"
+        # Log-probabilities that are all near 0 correlate as rounding does.
+        correlation = correlation if mean > limits.warn_mean / 10 else 1.0
         if mean > limits.stop_mean or correlation < limits.stop_correlation:
             self._raise(
                 f"generator and learner disagree ({told}; limits {limits.stop_mean}, {limits.stop_correlation})"
             )
         if mean > limits.warn_mean or correlation < limits.warn_correlation:
-            self.run.warn(
-                "gap", "generator and learner begin to disagree: see gap_mean and gap_correlation of the steps"
-            )
+            self._warn("gap", "generator and learner begin to disagree: see gap_mean and gap_correlation of the steps")
+
+    def _warn(self, code: str, text: str) -> None:
+        """Once in a run, whatever numbers the text has."""
+        told = self.memory.setdefault("told", [])
+        if code not in told:
+            told.append(code)
+            self.run.warn(code, text)
 
     def _drift(self, facts: Mapping[str, float], score: float) -> None:
         """Reward that rises while the way of answering changes: what reward hacking looks like from outside."""
@@ -68,14 +76,17 @@ class Watch:
         if now["score"] <= first["score"]:
             return
         for code, text in drifts(first, now):
-            self.run.warn(code, f"{text} while the score rose from {first['score']:.2f} to {now['score']:.2f}: look at "
-                          "rollouts.jsonl for what is rewarded")  # fmt: skip
+            self._warn(code, f"{text} while the score rose from {first['score']:.2f} to {now['score']:.2f}: look at "
+                       "rollouts.jsonl for what is rewarded")  # fmt: skip
 
-    def _stop(self, metrics: Mapping[str, Any], skipped: int) -> None:
+    def _count_skips(self, skips: Sequence[bool]) -> None:
+        for skipped in skips:
+            self.memory["skipped"] = in_a_row = self.memory.get("skipped", 0) + 1 if skipped else 0
+            if in_a_row >= SKIPS:
+                self._raise(f"{in_a_row} updates in a row had a loss or gradient that is not finite")
+
+    def _stop(self, metrics: Mapping[str, Any]) -> None:
         options: RLVROptions = self.options
-        in_a_row = self.memory["skipped"] = self.memory.get("skipped", 0) + skipped if skipped else 0
-        if in_a_row >= SKIPS:
-            self._raise(f"{in_a_row} updates in a row had a loss or gradient that is not finite")
         if options.kl_stop is not None and metrics.get("kl", 0.0) > options.kl_stop:
             self._raise(f"KL is {metrics['kl']:.3g} per response (kl_stop {options.kl_stop})")
         if options.entropy_stop is not None and metrics["entropy"] < options.entropy_stop:
@@ -85,7 +96,8 @@ class Watch:
             return
         mean = sum(recent) / WINDOW
         best = self.memory["best"] = max(self.memory.get("best", mean), mean)
-        if options.score_stop is not None and mean < options.score_stop * best:
+        # A share of a best score below 0 would be above it.
+        if options.score_stop is not None and best > 0 and mean < options.score_stop * best:
             fell = f"the mean score of {WINDOW} iterations fell to {mean:.2f}, its best was {best:.2f}"
             self._raise(f"{fell} (score_stop {options.score_stop})")
 

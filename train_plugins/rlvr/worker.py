@@ -28,7 +28,7 @@ from train_plugins.rlvr.rewarding import Rewarder, check_rows, refuse_errors
 from train_plugins.rlvr.rollouts import Prompt, sample_seed
 from train_plugins.rlvr.sources import Source
 from train_plugins.rlvr.trackers import Trackers
-from train_plugins.rlvr.watch import Watch
+from train_plugins.rlvr.watch import Watch, style
 from train_plugins.steering import Action, Steering
 from train_plugins.worker import Run, main
 
@@ -72,7 +72,7 @@ class Session:
         self.prompts = prompts
         self.watch = Watch(run, run.extra.get("watch"))
         length = run.extra.get("rollouts_bytes", 0) if run.point is None or run.point.rollback is None else None
-        self.journal = RolloutJournal(run.out, self.options.rollouts if run.is_main else "off", length)
+        self.journal = RolloutJournal(run.out, self.options.rollouts if run.is_main else "off", length, run.attempt)
         self.steering = Steering(run)
         self.saver = Saver(self.learner, run, self.steering, self._at_save)
         self.saves = saves_of(self.options.n_iterations, run)
@@ -116,17 +116,18 @@ class Session:
         run.extra["episodes"] = run.extra.get("episodes", 0) + len(batch.rollouts)
         run.tokens += sum(len(r.response.ids) for r in batch.rollouts)
         run.step_now = iteration
-        metrics = metrics_of(learner, batch, made, tally)
-        metrics |= self.watch.look(batch, metrics, tally.skipped)
-        self.watch.gap(metrics["gap_mean"], metrics["gap_correlation"])
-        run.extra["watch"] = self.watch.memory
+        metrics = metrics_of(learner, batch, made, tally) | style(batch.rollouts)
         metrics |= {"take_s": taken[0] - began[0], "score_s": ready[0] - taken[0], "update_s": done[0] - ready[0],
                     "step_cpu_s": done[1] - began[1], **batch.seconds}  # fmt: skip
         self.journal.add(batch, run.attempt)
-        rounded = {key: round(v, 6) if isinstance(v, float) else v for key, v in metrics.items()}
+        rounded = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in metrics.items()}
         if iteration % self.options.log_every == 0 or iteration in self.saves:
             run.step({**rounded, "episodes": run.extra["episodes"]})
             self.trackers.log(rounded, iteration)
+        # Last, so that numbers and rollouts of an iteration that ends the run are there to be looked at.
+        self.watch.look(metrics, tally.skips)
+        self.watch.gap(metrics["gap_mean"], metrics["gap_correlation"])
+        run.extra["watch"] = self.watch.memory
 
     def _warm_value(self) -> None:
         """The head says the mean score of the start, then some iterations teach the value network alone."""
