@@ -49,9 +49,11 @@ class VLLMGenerator:
     ) -> None:
         transfer = check_vllm(start, weight_transfer)
         os.environ.update(_environment(options))
-        from evalsuite.models.vllm.engine import Engine  # it imports vllm, which reads the environment
+        from vllm import EngineArgs  # reads the environment
 
-        _check_options(options)
+        from evalsuite.models.vllm.engine import Engine
+
+        check_options(options, frozenset(EngineArgs.__dataclass_fields__))
         arguments = _arguments(sampling, dtype, seed, transfer, options)
         try:
             self._engine = Engine.load(start, arguments)
@@ -219,19 +221,11 @@ def _environment(options: Mapping[str, float | bool | str]) -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in found.items()}
 
 
-def _check_options(options: Mapping[str, float | bool | str]) -> None:
-    """Raises UsageError for all options at once that vLLM does not know or that are not the user's to set."""
-    from dataclasses import fields
-
-    from vllm import EngineArgs
-
-    known = {field.name for field in fields(EngineArgs)} - RESERVED
+def check_options(options: Mapping[str, float | bool | str], arguments: frozenset[str]) -> None:
+    """Raises UsageError for all options at once that are not among vLLM's `arguments` or not the user's to set."""
+    known = (arguments - RESERVED) | set(OURS)
     wrong = [f"{name!r} is set by the run itself" for name in options if name in RESERVED]
-    wrong += [
-        f"vLLM has no {name!r}{did_you_mean(name, known | set(OURS))}"
-        for name in options
-        if name not in known | RESERVED and name not in OURS
-    ]
+    wrong += [f"vLLM has no {name!r}{did_you_mean(name, known)}" for name in options if name not in known | RESERVED]
     if wrong:
         raise UsageError(f"generator_options: {'; '.join(wrong)}")
 
