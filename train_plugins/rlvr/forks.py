@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -44,11 +44,15 @@ def fork_attention(
     if attention_mask is None or kwargs.get("position_bias") is not None:
         return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
     R, H, C, D = query.shape
-    n_keys, scaling = key.shape[1], kwargs.get("scaling")
-    grouped = query.reshape(R, n_keys, -1, D) * (D**-0.5 if scaling is None else scaling)
-    scores = torch.matmul(grouped, key.transpose(2, 3)).view(R, n_keys, -1, C, key.shape[2])
-    weights = torch.softmax(scores + attention_mask[:, :, None], -1, dtype=torch.float32).to(value.dtype)
-    mixed = torch.matmul(weights.view(R, n_keys, -1, key.shape[2]), value)
+    n_keys, K, scaling = key.shape[1], key.shape[2], kwargs.get("scaling")
+    grouped = query.reshape(R, n_keys, -1, D)
+    if query.dtype == torch.float32 and not query.is_cuda:  # two products are faster there where columns are few
+        scores = torch.matmul(grouped * (D**-0.5 if scaling is None else scaling), key.transpose(2, 3))
+        scores = scores.view(R, n_keys, -1, C, K) + attention_mask[:, :, None]
+        mixed = torch.matmul(torch.softmax(scores, -1).view(R, n_keys, -1, K), value)
+    else:
+        mask = attention_mask.repeat(1, 1, H // n_keys, 1)
+        mixed = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scaling)
     return mixed.view(R, H, C, value.shape[-1]).transpose(1, 2).contiguous(), None
 
 

@@ -24,9 +24,10 @@ BUDGET_GPU = 0.25  # of the memory that is free
 class HFGenerator:
     """Generates with `model`, whose weights may be in training: mode, settings and random numbers are left as found.
 
-    A rollout hangs on the weights and its own seed alone, up to the rounding that other rows of a batch bring. The
-    same request gives the same ids and log-probabilities, bit for bit. `kv_tokens` bounds how many tokens have keys
-    and values at a time (None: 2 GiB of them, on a GPU a quarter of what is free); more rollouts are written in turns.
+    A rollout hangs on the weights and its own seed alone, up to the rounding that other rows of a batch bring; on a
+    CPU the same request gives the same ids and log-probabilities, bit for bit. `kv_tokens` bounds how many tokens have
+    keys and values at a time (None: 2 GiB of them, on a GPU a quarter of what is free); more rollouts are written in
+    turns.
     """
 
     def __init__(self, model: Any, sampling: Sampling, pad_id: int, *, kv_tokens: int | None = None) -> None:

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from evalsuite.errors import CheckpointError, DataError, TrainerFailed, UsageError
-from train_plugins.rlvr.forks import Grid
+from train_plugins.rlvr.forks import Forks, Grid
 from train_plugins.rlvr.rollouts import Request, Response, Sampling, sample_seed
 from train_plugins.rlvr.sampling import HFGenerator, draw, uniforms
 from train_plugins.tiny import write_tiny
@@ -104,6 +104,19 @@ def test_logprobs_are_those_of_a_learners_forward_for_prompts_of_unequal_length(
     assert len(responses) == 20
     assert len({response.ids for response in responses}) > 10
     assert_learned(model, request(), responses, temperature=0.8)
+
+
+def test_a_bfloat16_model_is_as_far_from_the_learner_as_its_rounding() -> None:
+    model = small().to(torch.bfloat16)
+    apart = [
+        abs(one - other)
+        for prompt, response in zip(
+            PROMPTS, HFGenerator(model, Sampling(12, EOS), PAD).generate(request(samples=1)), strict=True
+        )
+        for one, other in zip(response.logprobs, learned(model, prompt, response, 1.0), strict=True)
+    ]
+    # Logits of size 4 to 8 are 1/32 apart in bfloat16.
+    assert 0 < sum(apart) / len(apart) < 1 / 16
 
 
 def test_a_prompt_alone_gives_the_ids_and_logprobs_it_has_among_others() -> None:
@@ -181,10 +194,13 @@ def test_responses_end_with_the_first_end_of_text_or_at_the_limit() -> None:
     assert {len(r.ids) for r in ended} > {1, 2}
 
 
-def test_rows_that_end_early_leave_the_others_as_they_were() -> None:
+def test_rows_that_end_early_leave_the_others_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small(vocab_size=12, seed=3)
+    moved, keep = [], Forks.keep
+    monkeypatch.setattr(Forks, "keep", lambda forks, left: moved.append(keep(forks, left)) or moved[-1])
     free = HFGenerator(model, Sampling(20, EOS), PAD).generate(request(FEW, samples=30))
     assert_learned(model, request(FEW, samples=30), free)
+    assert sum(moved) >= 3  # the one of the first look at the model, and more than one of these
     # No row ends where an id that never occurs is the end: nothing is ever moved there.
     never = HFGenerator(model, Sampling(20, eos_id=V), PAD).generate(request(FEW, samples=30))
     assert all(len(r.ids) == 20 for r in never)
