@@ -196,8 +196,14 @@ def test_responses_end_with_the_first_end_of_text_or_at_the_limit() -> None:
 
 def test_rows_that_end_early_leave_the_others_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small(vocab_size=12, seed=3)
-    moved, keep = [], Forks.keep
-    monkeypatch.setattr(Forks, "keep", lambda forks, left: moved.append(keep(forks, left)) or moved[-1])
+    moved: list[bool] = []
+    keep = Forks.keep
+
+    def counted(forks: Forks, left: Sequence[int]) -> bool:
+        moved.append(keep(forks, left))
+        return moved[-1]
+
+    monkeypatch.setattr(Forks, "keep", counted)
     free = HFGenerator(model, Sampling(20, EOS), PAD).generate(request(FEW, samples=30))
     assert_learned(model, request(FEW, samples=30), free)
     assert sum(moved) >= 3  # the one of the first look at the model, and more than one of these
