@@ -93,19 +93,21 @@ def job_in(
 
 def learner_of(job: TrainJob) -> Learner:
     assert job.start is not None
+    torch.set_num_threads(1)
     options = parse(RLVROptions, job.options, "options")
     return Learner(Run(job, options), load_tokenizer(job.start.path, options.chat_template))
 
 
-def batch_of(options: RLVROptions, seed: int = 0) -> Batch:
+def batch_of(options: RLVROptions, seed: int = 0, longest: int | None = None) -> Batch:
     """An iteration's rollouts of drawn tokens, of unequal lengths up to the longest that may be; some did not end."""
+    longest = longest or options.response_tokens
     rng = random.Random(seed)
     rollouts = []
     for number in range(options.prompts_per_iteration):
         ids = tuple(rng.randrange(6, VOCABULARY) for _ in range(rng.randint(3, 9)))
         prompt = Prompt(number, f"r{number}", ids, "exact", "", {})
         for sample in range(options.samples_per_prompt):
-            n = options.response_tokens if number == sample == 0 else rng.randint(1, options.response_tokens - 1)
+            n = longest if number == sample == 0 else rng.randint(1, longest - 1)
             drawn = tuple(rng.randrange(6, VOCABULARY) for _ in range(n))
             finished = rng.random() < 0.7
             response = Response((*drawn[:-1], EOS_ID) if finished else drawn, (-4.0,) * n, finished)

@@ -1,0 +1,211 @@
+"""Prompts and their rollouts: each once in an epoch, none cut, and never older than one iteration."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evalsuite.errors import DataError
+from evalsuite.trainers import parse
+from tests.train_plugins.rlvr.made import GRPO, Letters, job_in, rows, spread
+from train_plugins.chat import load_tokenizer
+from train_plugins.rlvr.options import RLVROptions
+from train_plugins.rlvr.prompts import PromptOrder, prompt_ids, read_prompts
+from train_plugins.rlvr.rollouts import Batch, Prompt, Request, Response, Reward, sample_seed
+from train_plugins.rlvr.sources import Source, score_of
+from train_plugins.worker import Run
+
+
+@given(n=st.integers(1, 40), per=st.integers(1, 40), seed=st.integers(0, 9))
+@settings(max_examples=150, deadline=None)
+def test_every_prompt_comes_once_in_an_epoch(n: int, per: int, seed: int) -> None:
+    order = PromptOrder(n, per, [(0, seed)])
+    asked = [number for iteration in range(1, -(-3 * n // per) + 1) for number in order.numbers(iteration)]
+    for epoch in range(3):
+        assert sorted(asked[epoch * n : (epoch + 1) * n]) == list(range(n))
+
+
+@given(n=st.integers(2, 30), per=st.integers(1, 12), back=st.integers(1, 12))
+@settings(max_examples=150, deadline=None)
+def test_another_seed_from_an_iteration_on_keeps_what_was_and_repeats_no_prompt(n: int, per: int, back: int) -> None:
+    plain, other = PromptOrder(n, per, [(0, 1)]), PromptOrder(n, per, [(0, 1), (back, 2)])
+    asked: list[list[int]] = [[], []]
+    for iteration in range(1, back + 2 * n // per + 3):
+        for order, told in zip((plain, other), asked, strict=True):
+            told += order.numbers(iteration)
+    assert asked[0][: back * per] == asked[1][: back * per]
+    for epoch in range(len(asked[1]) // n):
+        assert sorted(asked[1][epoch * n : (epoch + 1) * n]) == list(range(n))
+
+
+def test_orders_differ_by_seed_and_epoch() -> None:
+    first = [PromptOrder(30, 30, [(0, seed)]).numbers(i) for seed in (1, 2) for i in (1, 2)]
+    assert len(set(first)) == 4
+
+
+def test_seeds_of_samples_are_a_function_of_what_is_drawn() -> None:
+    request = Request(1, 2, (7, 3), ((1,), (2,)), 2)
+    assert request.sample_seeds() == [sample_seed(1, 2, number, s) for number, s in ((7, 0), (7, 1), (3, 0), (3, 1))]
+    different = {sample_seed(*key) for key in ((1, 2, 7, 0), (2, 2, 7, 0), (1, 3, 7, 0), (1, 2, 8, 0), (1, 2, 7, 1))}
+    assert len(different) == 5
+    assert all(0 <= seed < 2**63 for seed in different)
+
+
+# -- reading rows --
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return spread(tmp_path_factory.mktemp("start") / "tiny")
+
+
+def run_of(out: Path, start: Path, **options: Any) -> Run:
+    job = job_in(out, start, GRPO, **options)
+    return Run(job, parse(RLVROptions, job.options, "options"))
+
+
+def test_a_prompt_is_the_conversation_and_the_header_of_the_answer(start: Path) -> None:
+    tokenizer = load_tokenizer(start, "tulu")
+    ids = prompt_ids(tokenizer, [{"role": "user", "content": "ab"}])
+    assert tokenizer.decode(list(ids)) == "<|user|>\nab\n<|assistant|>\n"
+    assert len(ids) == 1 + 1 + 2 + 1 + 1 + 1
+
+
+def test_long_prompts_are_dropped_and_counted_and_numbers_stay_those_of_the_rows(start: Path, tmp_path: Path) -> None:
+    """7 tokens for a word of two letters: words of at most 4 letters fit 9."""
+    content = rows(30)
+    run = run_of(tmp_path / "out", start, content=content, prompt_tokens=9)
+    prompts = read_prompts(run, load_tokenizer(start, "tulu"))
+    fitting = [i for i, row in enumerate(content) if len(row["ground_truth"]) <= 4]
+    assert [prompt.number for prompt in prompts] == fitting
+    assert 4 < len(fitting) < 30
+    assert [prompt.id for prompt in prompts] == [f"r{i}" for i in fitting]
+    assert prompts[0].label == content[fitting[0]]["ground_truth"]
+    warning = next(event for event in run.events if event["kind"] == "warning")
+    text = f"{30 - len(fitting)} of 30 prompts are longer than 9 tokens and were dropped"
+    assert (warning["code"], warning["text"]) == ("overlong", text)
+
+
+def test_fewer_prompts_than_an_iteration_asks_are_refused(start: Path, tmp_path: Path) -> None:
+    run = run_of(tmp_path / "out", start, content=rows(10), prompt_tokens=3)
+    with pytest.raises(DataError, match="0 of 10 prompts have at most 3 tokens, an iteration asks 4; raise"):
+        read_prompts(run, load_tokenizer(start, "tulu"))
+
+
+# -- where batches come from --
+
+
+class Writer:
+    """Writes in a thread, after a random delay, with the weights that came with the request. `lose`: the iteration
+    whose weights do not arrive."""
+
+    def __init__(self, seed: int, lose: int = -1) -> None:
+        self.rng, self._lose = random.Random(seed), lose
+        self.requests: list[Request] = []
+        self.version = 0
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: Future[tuple[int, list[Response], Mapping[str, float]]] | None = None
+
+    def ask(self, request: Request, version: int) -> None:
+        assert self._pending is None, "a second request while one is under way"
+        if request.iteration != self._lose:
+            self.version = version
+        self.requests.append(request)
+        self._pending = self._pool.submit(self._write, request, self.rng.random() * 2e-3)
+
+    def answer(self) -> tuple[int, list[Response], Mapping[str, float]]:
+        assert self._pending is not None
+        pending, self._pending = self._pending, None
+        return pending.result()
+
+    def _write(self, request: Request, delay_s: float) -> tuple[int, list[Response], Mapping[str, float]]:
+        version = self.version
+        time.sleep(delay_s)
+        assert version == self.version, "weights changed while responses were written"
+        return version, [Response((7, 2), (-1.0, -1.0), True)] * len(request.sample_seeds()), {}
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def source_of(writer: Writer, mode: str, iterations: int = 200) -> tuple[Any, Source]:
+    options = parse(RLVROptions, {**GRPO, "mode": mode, "iterations": iterations}, "options")
+    ranks = SimpleNamespace(agree=lambda value: value)
+    run: Any = SimpleNamespace(options=options, shuffles=[(0, 5)], step_now=0, is_main=True, ranks=ranks)
+    prompts = [Prompt(10 + i, str(i), (3, i), "exact", "", {}) for i in range(11)]
+    tokenizer = SimpleNamespace(batch_decode=lambda ids, skip_special_tokens: ["a "] * len(ids))
+    rewarder: Any = Letters()
+    return run, Source(run, prompts, tokenizer, writer, rewarder)
+
+
+def taken(writer: Writer, mode: str, iterations: int = 200) -> list[Batch]:
+    run, source = source_of(writer, mode, iterations)
+    found = []
+    for iteration in range(1, iterations + 1):
+        found.append(source.take(iteration))
+        time.sleep(writer.rng.random() * 2e-3)  # the learner's updates
+        run.step_now = iteration
+    source.close()
+    return found
+
+
+@pytest.mark.parametrize(("mode", "staleness"), [("sync", 0), ("async", 1)])
+def test_batches_are_written_by_the_newest_weights_that_there_may_be(mode: str, staleness: int) -> None:
+    writer = Writer(0)
+    for batch in taken(writer, mode):
+        assert batch.version == max(0, batch.iteration - 1 - staleness)
+    assert [request.iteration for request in writer.requests] == list(range(1, 201))
+
+
+def test_both_modes_ask_the_same_prompts_with_the_same_seeds_and_each_once_an_epoch() -> None:
+    writers = {mode: Writer(1) for mode in ("sync", "async")}
+    for mode, writer in writers.items():
+        taken(writer, mode)
+    sync, ahead = (writer.requests for writer in writers.values())
+    assert sync == ahead
+    asked = [number for request in sync for number in request.numbers]
+    for epoch in range(len(asked) // 11):
+        assert Counter(asked[epoch * 11 : (epoch + 1) * 11]) == Counter(range(10, 21))
+
+
+def test_rollouts_that_are_too_old_are_a_bug() -> None:
+    """The third request is written by the weights of the second, which ran one behind already."""
+    with pytest.raises(AssertionError, match="iteration 4 was given rollouts of version 1: 2 too old"):
+        taken(Writer(0, lose=4), "async", 6)
+
+
+def test_responses_go_to_the_prompts_that_were_asked(start: Path) -> None:
+    batch = taken(Writer(0), "sync", 1)[0]
+    assert [r.sample for r in batch.rollouts] == [0, 1, 2] * 4
+    numbers = [r.prompt.number for r in batch.rollouts]
+    assert numbers == [n for n in dict.fromkeys(numbers) for _ in range(3)]
+    assert {r.text for r in batch.rollouts} == {"a"}  # stripped
+
+
+SCORES = [
+    # verified values, ended, penalty, the score with a reward of 10
+    ({"a": 1.0}, True, -10.0, 10.0),
+    ({"a": 1.0, "b": 0.5}, True, -10.0, 15.0),  # several verifiers add up
+    ({"a": 1.0}, False, -10.0, -10.0),  # replaced, whatever the verifier said
+    ({"a": 1.0}, False, 0.0, 0.0),
+    ({"a": 1.0}, False, None, 10.0),
+    ({"a": 0.0}, True, -10.0, 0.0),
+]
+
+
+@pytest.mark.parametrize(("values", "ended", "penalty", "expected"), SCORES)
+def test_the_score_of_a_response(
+    values: Mapping[str, float], ended: bool, penalty: float | None, expected: float
+) -> None:
+    options = parse(RLVROptions, {**GRPO, "eos_penalty": penalty}, "options")
+    assert score_of(options, Reward(values), Response((1,), (0.0,), ended)) == expected
