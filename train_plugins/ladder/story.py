@@ -1,0 +1,174 @@
+"""What the ladder came to: every checkpoint with its verdict and scores, the curve of each run, ten lines of words."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evalsuite.scorecard import Result, Scorecard, read
+from evalsuite.trainers import read_events
+
+RUNS = ("grpo", "ppo", "narrow")
+WHAT = {
+    "sft": "learnt from right answers",
+    "dpo": "from its own right and wrong answers",
+    "grpo": "rewarded on all four tasks, GRPO",
+    "ppo": "rewarded on all four tasks, PPO",
+    "narrow": "rewarded on reverse alone, no KL, 3x the rate",
+}
+WINDOW = 5  # iterations that a reward is averaged over
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A checkpoint of the ladder. `reward` is the mean pass rate of the iterations before it, `promoted` its
+    generation; scores are 0 to 1."""
+
+    stage: str
+    name: str
+    step: int
+    path: Path
+    digest: str
+    outcome: str = ""
+    line: str = ""
+    promoted: int | None = None
+    reward: float | None = None
+    dev: float | None = None
+    stderr: float = 0.0
+    scores: Mapping[str, float] | None = None
+    unseen: float | None = None
+    unseen_stderr: float = 0.0
+
+
+def checkpoints_of(loop: Path) -> list[Told]:
+    """The checkpoints that a loop's log tells of, in order, with their verdicts."""
+    found: dict[str, Told] = {}
+    for event in read_events(loop / "loop.jsonl"):
+        digest = str(event.get("digest"))
+        if event["kind"] == "checkpoint":
+            path = Path(event["path"])
+            step = int(path.name.split("-")[1])
+            found[digest] = Told(event["stage"], f"{event['stage']}-{step}", step, path, digest)
+        elif event["kind"] == "gated":
+            found[digest] = replace(found[digest], outcome=event["outcome"], line=event["line"])
+        elif event["kind"] == "promoted":
+            found[digest] = replace(found[digest], promoted=event["generation"])
+    return [_rewarded(loop, told) for told in found.values()]
+
+
+def curve_of(loop: Path, stage: str) -> list[tuple[int, float]]:
+    """(iteration, pass rate of its rollouts) of an RLVR stage."""
+    events = read_events(loop / stage / "events.jsonl")
+    return [(e["step"], float(e["pass_rate"])) for e in events if e["kind"] == "step" and "pass_rate" in e]
+
+
+def _rewarded(loop: Path, told: Told) -> Told:
+    rates = [rate for step, rate in curve_of(loop, told.stage) if told.step - WINDOW < step <= told.step]
+    return replace(told, reward=sum(rates) / len(rates)) if rates else told
+
+
+# -- scores --
+
+
+def measure_unseen(checkpoints: Sequence[Told], results: Path, threads: int) -> None:
+    """Scores every checkpoint on the unseen suite, for the curve alone: after the last verdict, where nothing can be
+    chosen by it any more. `evalsuite score` and `gate` refuse that suite."""
+    from evalsuite.cli.score import command, make_job
+    from evalsuite.score import score
+
+    print("\nEvery decision is made: the unseen suite is opened now, to see what it would have said.", flush=True)
+    for told in checkpoints:
+        words = [str(told.path), "--suite", "ladder-unseen", "--model", "hf", "--threads", str(threads)]
+        words += ["--results", str(results / "unseen")]
+        score(make_job(command.make_context("score", words).params, release=True))
+
+
+def scored(told: Told, results: Path) -> Told:
+    """With what the scorecards say of it."""
+    dev, unseen = _card(results, told), _card(results / "unseen", told)
+    if dev is not None:
+        by = {column: result.value for column, result in _results(dev).items() if result.value is not None}
+        told = replace(told, dev=dev.average, stderr=_stderr(dev), scores=by)
+    if unseen is not None:
+        told = replace(told, unseen=unseen.average, unseen_stderr=_stderr(unseen))
+    return told
+
+
+def _card(results: Path, told: Told) -> Scorecard | None:
+    files = sorted((results / "scorecards").glob(f"*-{told.digest[:12]}/ladder*.json"))
+    return read(files[0]) if files else None
+
+
+def _results(card: Scorecard) -> dict[str, Result]:
+    """Column to result."""
+    return {c: next(r for r in card.results if r.benchmark == name) for c, name in card.suite.columns.items()}
+
+
+def _stderr(card: Scorecard) -> float:
+    """Of the plain mean over columns, which are independent sets."""
+    errors = [result.stderr or 0.0 for result in _results(card).values()]
+    return math.sqrt(sum(error**2 for error in errors)) / max(1, len(errors))
+
+
+# -- words --
+
+
+def tell(results: Path, checkpoints: Sequence[Told], wall_s: float, cpu_s: float) -> str:
+    """Ten lines; `story.json` and `curve.html` are written beside."""
+    from train_plugins.ladder.page import write_page
+
+    told = [scored(each, results) for each in checkpoints]
+    curves = {run: curve_of(results / "loops" / "demo_cpu", run) for run in RUNS}
+    plain = [{**_plain(each)} for each in told]
+    facts = {"schema": 1, "wall_s": round(wall_s, 1), "cpu_s": round(cpu_s, 1), "checkpoints": plain, "curves": curves}
+    (results / "story.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_page(results / "curve.html", told, curves)
+    return "\n".join(
+        ["", *lines(told), f"{wall_s:.0f} s, {cpu_s:.0f} CPU-seconds. The curve: {results.absolute()}/curve.html"]
+    )
+
+
+def lines(told: Sequence[Told]) -> list[str]:
+    """What happened and why."""
+    last = {each.stage: each for each in told}
+    start = last["dpo"]
+    said = ["What happened (greedy scores in points; the gate compares answers sampled at temperature 1):"]
+    for stage, each in last.items():
+        verdict = {"promote": "promoted", "block": "BLOCKED", "hold": "held: not proven better"}.get(each.outcome, "")
+        reward = "" if each.reward is None else f", reward {_first(told, stage)}{100 * each.reward:.0f}"
+        dev = f"dev {_points(each.dev, each.stderr)}, unseen {_points(each.unseen, each.unseen_stderr)}"
+        said.append(f"  {stage:<7}{WHAT[stage]:<46} {dev}{reward}: {verdict}")
+    champion = max((each for each in told if each.promoted), key=lambda each: each.promoted or 0, default=None)
+    if champion is not None:
+        said.append(f"  Champion: {champion.name}, generation {champion.promoted}.")
+    worst = last["narrow"]
+    said.append(f"  Why {worst.name} may not replace it: {why_blocked(worst, start)}")
+    return said
+
+
+def why_blocked(worst: Told, start: Told) -> str:
+    """Its reward beside the columns that it lost, against where it began."""
+    lost = {c: v - (start.scores or {}).get(c, v) for c, v in (worst.scores or {}).items()}
+    fell = ", ".join(
+        f"{column} {100 * by:+.0f}" for column, by in sorted(lost.items(), key=lambda item: item[1]) if by < 0
+    )
+    return f"{worst.line or 'no verdict'} Since its start: {fell or 'no column fell'} points."
+
+
+def _first(told: Sequence[Told], stage: str) -> str:
+    rates = [each.reward for each in told if each.stage == stage and each.reward is not None]
+    return f"{100 * rates[0]:.0f} → " if len(rates) > 1 else ""
+
+
+def _points(value: float | None, stderr: float) -> str:
+    return "–" if value is None else f"{100 * value:.1f} ±{100 * stderr:.1f}"
+
+
+def _plain(told: Told) -> dict[str, Any]:
+    names = ("stage", "name", "step", "digest", "outcome", "line", "promoted", "reward", "dev", "stderr", "scores",
+             "unseen", "unseen_stderr")  # fmt: skip
+    return {name: getattr(told, name) for name in names}
