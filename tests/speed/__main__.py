@@ -34,6 +34,8 @@ WORKLOADS = (
     "w11_decontam",
     "w12_training",
     "w13_data",
+    "w14_rlvr",
+    "w15_async",
 )
 COLUMNS = ("name", "peer", "unit", "ours", "theirs", "ratio", "goal", "command", "note", "when")
 

@@ -32,7 +32,7 @@ TASK = "ladder_reverse"
 START_RATES = (0.3, 0.8)
 SFT_STEPS, SFT_BATCH = tuple(range(30, 91, 5)), 64
 GRPO: Mapping[str, Any] = {
-    "algorithm": "grpo", "lr": 1e-4, "schedule": "constant", "prompts_per_iteration": 16, "samples_per_prompt": 8,
+    "algorithm": "grpo", "lr": 2e-4, "schedule": "constant", "prompts_per_iteration": 16, "samples_per_prompt": 8,
     "response_tokens": 5, "prompt_tokens": 32, "kl": "kl3", "kl_in": "loss", "weight_decay": 0.0, "dtype": "float32",
     "threads": 1,
 }  # fmt: skip
