@@ -125,7 +125,7 @@ class Learner:
         self.reference = None
         if options.beta > 0 or options.kl_stop is not None:
             kind = torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
-            self.reference = _frozen(self._causal(AutoModelForCausalLM, start.path, kind)).to(self.device)
+            self.reference = self._placed(_frozen(self._causal(AutoModelForCausalLM, start.path, kind)))
         value = self._value_network() if options.algorithm == "ppo" else None
         if value is not None and point is not None and whole:
             restore_value(value, point.folder)
@@ -175,7 +175,13 @@ class Learner:
             raise UsageError("reward_model_multiplier needs inputs: {reward_model: CKPT} in the stage")
         check_same_tokenizer(start.path, given.path, "the reward model")
         network = load_value_network(given.path, self.options, "checkpoint", self.processing_class, 0)
-        return _frozen(network).to(self.device)  # type: ignore[no-any-return]
+        return self._placed(_frozen(network))  # type: ignore[no-any-return]
+
+    def _placed(self, frozen: Any) -> Any:
+        """On the device, in parts where the policy is in parts; such a launch has never been run by us."""
+        if self.is_sharded:
+            return self.accelerator.prepare_model(frozen, evaluation_mode=True)
+        return frozen.to(self.device)
 
     def _prepared(self, model: Any) -> tuple[Any, Any]:
         options = self.options

@@ -21,6 +21,7 @@ from train_plugins.rlvr import losses
 from train_plugins.rlvr.learner import Learner, learning_rate
 from train_plugins.rlvr.options import RLVROptions
 from train_plugins.rlvr.pages import Group, Page
+from train_plugins.rlvr.plan import schedule_of, warmup_of
 from train_plugins.rlvr.rollouts import Batch
 
 SAME = {"float32": 1e-4, "bfloat16": 2e-2}  # how far ρ may be from 1 before anything was updated
@@ -243,7 +244,7 @@ def _step(
     options, run = learner.options, learner.run
     passes = learner.passes(made.groups, numbers)
     rollouts = [r for i in numbers for r in made.groups[i].rollouts]
-    total, warmup = schedule_of(options)
+    total, warmup = schedule_of(options), warmup_of(options)
     # A value network is warmed before the schedule begins.
     rate = [(peak if value_only else learning_rate(peak, update, total, warmup, options.schedule)) * run.lr_scale
             for peak in (options.lr, options.value_lr or options.lr)]  # fmt: skip
@@ -260,12 +261,6 @@ def _step(
         learner.descend(network, None if tally.skips[-1] else rate[network])
         if facts is not None and not tally.skips[-1]:
             tally.add(network, *facts)
-
-
-def schedule_of(options: RLVROptions) -> tuple[int, int]:
-    """(optimizer steps of the schedule, warm-up steps, rounded down)."""
-    total = (options.schedule_iterations or options.n_iterations) * options.updates_per_iteration
-    return total, int(total * options.warmup_ratio)
 
 
 def _policy_losses(

@@ -35,9 +35,9 @@ class RLVROptions:
 
     `score` of a rollout is `reward_value` times what its verifiers say, replaced by `eos_penalty` where the response
     did not end by itself (None: kept). `verifiers` maps what rows have under `dataset` to the verifier that rewards
-    them. `prompt_tokens`: rows with longer prompts are dropped and counted. `episodes` is another way to give
-    `iterations`, rounded down. `schedule_iterations` is the length of the learning rate's schedule where the run is
-    ended earlier.
+    them; `benchmarks` are folders with benchmarks of your own, whose verifiers may. Rows with prompts longer than
+    `prompt_tokens` are dropped and counted. `episodes` is another way to give `iterations`, rounded down.
+    `schedule_iterations` is the length of the learning rate's schedule where the run is ended earlier.
     """
 
     algorithm: Algorithm
@@ -78,6 +78,7 @@ class RLVROptions:
     eos_penalty: float | None = None
     min_response_tokens: int = 0
     reward_model_multiplier: float = 0.0
+    benchmarks: tuple[str, ...] = ()
     verify_workers: int | None = None
     verify_timeout_s: float = 10.0
     max_verifier_errors: float = 0.01

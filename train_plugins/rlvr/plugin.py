@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,4 +37,6 @@ class RLVR:
     def refuse(self, options: RLVROptions, files: Sequence[Path], places: Places | None = None) -> None:
         from train_plugins.rlvr.refusals import refuse_unseen
 
-        refuse_unseen(options.verifiers, files, places)
+        places = places or Places()
+        own = tuple(Path(folder) for folder in options.benchmarks)
+        refuse_unseen(options.verifiers, files, replace(places, benchmarks=(*places.benchmarks, *own)))

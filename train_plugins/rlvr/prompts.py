@@ -24,7 +24,7 @@ def read_prompts(run: Run, tokenizer: Any) -> tuple[Prompt, ...]:
         ids = prompt_ids(tokenizer, row["messages"])
         if len(ids) <= options.prompt_tokens:
             label = row["ground_truth"]
-            prompts.append(Prompt(number, str(row.get("id", number)), ids, str(row["dataset"]), label, row))
+            prompts.append(Prompt(number, str(row.get("id", number)), ids, _name(row["dataset"]), label, row))
     if dropped := len(rows) - len(prompts):
         run.warn(
             "overlong",
@@ -36,6 +36,11 @@ def read_prompts(run: Run, tokenizer: Any) -> tuple[Prompt, ...]:
             f"{options.prompts_per_iteration}; raise prompt_tokens or lower prompts_per_iteration"
         )
     return tuple(prompts)
+
+
+def _name(dataset: str | Sequence[str]) -> str:
+    """What a row has under `dataset`; several verifiers as one text."""
+    return dataset if isinstance(dataset, str) else ",".join(dataset)
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:

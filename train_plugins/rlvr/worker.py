@@ -7,9 +7,11 @@ state was (in turns, on one CPU thread).
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from train_plugins.rlvr.generators import make_writer
 from train_plugins.rlvr.journal import RolloutJournal
 from train_plugins.rlvr.learner import Learner
 from train_plugins.rlvr.options import RLVROptions
+from train_plugins.rlvr.plan import saves_of
 from train_plugins.rlvr.prompts import read_prompts
 from train_plugins.rlvr.report import metrics_of
 from train_plugins.rlvr.rewarding import Rewarder, check_rows, refuse_errors
@@ -41,7 +44,7 @@ def work(run: Run) -> None:
     assert run.job.start is not None
     tokenizer = load_tokenizer(run.job.start.path, options.chat_template)
     prompts = read_prompts(run, tokenizer)
-    check_rows([prompt.row for prompt in prompts], options.verifiers)
+    check_rows([prompt.row for prompt in prompts], options.verifiers, _folders(options))
     run.total_steps = run.steps_per_epoch = options.n_iterations
     with closing(Trackers(run)) as trackers:
         while True:
@@ -64,18 +67,23 @@ class Session:
     def __init__(self, run: Run, tokenizer: Any, prompts: tuple[Prompt, ...], trackers: Trackers) -> None:
         self.run, self.options, self.trackers = run, run.options, trackers
         self.learner = Learner(run, tokenizer)
-        names = {prompt.dataset for prompt in prompts}
-        rewarder = Rewarder(
-            self.options.verifiers, names, workers=self.options.verify_workers, timeout_s=self.options.verify_timeout_s
-        )
-        self.source = Source(run, prompts, tokenizer, make_writer(self.learner, run, prompts), rewarder)
+        self.source = Source(run, prompts, tokenizer, make_writer(self.learner, run, prompts), self._rewarder(prompts))
         self.prompts = prompts
         self.watch = Watch(run, run.extra.get("watch"))
         length = run.extra.get("rollouts_bytes", 0) if run.point is None or run.point.rollback is None else None
         self.journal = RolloutJournal(run.out, self.options.rollouts if run.is_main else "off", length, run.attempt)
         self.steering = Steering(run)
         self.saver = Saver(self.learner, run, self.steering, self._at_save)
-        self.saves = saves_of(self.options.n_iterations, run)
+        self.saves = frozenset(saves_of(self.options, run.job.save))
+
+    def _rewarder(self, prompts: tuple[Prompt, ...]) -> Rewarder:
+        """On the main process; the others are told, and keep no pool."""
+        options: RLVROptions = self.options
+        names = {prompt.dataset for prompt in prompts} if self.run.is_main else ()
+        return Rewarder(
+            options.verifiers, names, workers=options.verify_workers, timeout_s=options.verify_timeout_s,
+            extra=_folders(options),
+        )  # fmt: skip
 
     def close(self) -> None:
         self.source.close()
@@ -148,7 +156,8 @@ class Session:
             assert made.value_mask is not None
             explained = losses.explained_variance(made.old_values, made.returns, made.value_mask)
             objective.learn(learner, made, -i, run.job.seed, 0, value_only=True)
-            run.add("value_warmup", iteration=i, explained_variance=round(explained, 4))
+            told = explained if math.isfinite(explained) else 0.0  # NaN where all returns are the same
+            run.add("value_warmup", iteration=i, explained_variance=round(told, 4))
         if explained < 0:
             run.warn("cold_value", f"after {options.value_warmup} iterations of warm-up the value network explains "
                      f"{explained:.2f} of the variance of returns, less than a constant would")  # fmt: skip
@@ -166,11 +175,8 @@ class Session:
         return {name: run.metrics[name] for name in told if name in run.metrics} | {"episodes": run.extra["episodes"]}
 
 
-def saves_of(n_iterations: int, run: Run) -> frozenset[int]:
-    """Iterations after which a checkpoint is saved; the last always is. Epochs mean nothing here."""
-    rule = run.job.save
-    every = set(range(rule.steps, n_iterations + 1, rule.steps)) if rule.steps else set()
-    return frozenset(i for i in {*every, *rule.at, n_iterations} if 0 < i <= n_iterations)
+def _folders(options: RLVROptions) -> tuple[Path, ...]:
+    return tuple(Path(folder) for folder in options.benchmarks)
 
 
 if __name__ == "__main__":
