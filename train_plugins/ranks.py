@@ -41,6 +41,14 @@ class Ranks:
         rows = gather_object([tuple(values)])
         return tuple(sum(column) for column in zip(*rows, strict=True))
 
+    def greatest(self, value: float) -> float:
+        """The greatest of the numbers of all processes."""
+        if self.processes == 1:
+            return value
+        from accelerate.utils import gather_object
+
+        return float(max(gather_object([value])))
+
 
 def rank_of_environment() -> int:
     """The rank that the launcher gave this process, before any process group exists."""

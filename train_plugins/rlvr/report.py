@@ -86,10 +86,10 @@ def _of_value(learner: Learner, made: Experience, tally: Tally) -> dict[str, Any
 
 def _of_updates(learner: Learner, tally: Tally) -> dict[str, Any]:
     n, clipped, ratio, k3 = learner.run.ranks.total(tally.n, tally.clipped, tally.ratio, tally.k3)
-    n = max(n, 1.0)
+    n, ratio_max = max(n, 1.0), learner.run.ranks.greatest(tally.ratio_max)
     return {
         "loss": _mean(tally.policy_loss), "grad_norm": _mean(tally.policy_norm), "lr": tally.lr,
-        "clip_fraction": clipped / n, "ratio": ratio / n, "ratio_max": tally.ratio_max, "update_kl": k3 / n,
+        "clip_fraction": clipped / n, "ratio": ratio / n, "ratio_max": ratio_max, "update_kl": k3 / n,
     }  # fmt: skip
 
 

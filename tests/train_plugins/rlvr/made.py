@@ -29,9 +29,9 @@ SHARED: Mapping[str, Any] = {
     "iterations": 3, "schedule": "constant", "dtype": "float32", "threads": 1, "adam_eps": 1e-3,
 }  # fmt: skip
 GRPO: Mapping[str, Any] = {**SHARED, "algorithm": "grpo", "samples_per_prompt": 3, "beta": 0.1, "kl": "kl3",
-                           "kl_in": "loss", "eos_penalty": 0.0}  # fmt: skip
+                           "kl_in": "loss"}  # fmt: skip
 PPO: Mapping[str, Any] = {**SHARED, "algorithm": "ppo", "prompts_per_iteration": 6, "beta": 0.05, "epochs": 2,
-                          "eos_penalty": -10.0, "value_init": "policy", "value_warmup": 1,
+                          "value_init": "policy", "value_warmup": 1,
                           "value_lr": 2e-3}  # fmt: skip
 WORKER = partial(main, RLVROptions, worker.work)
 
