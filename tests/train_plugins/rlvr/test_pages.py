@@ -47,6 +47,7 @@ FAMILIES: dict[str, tuple[Any, str]] = {
 
 @cache
 def causal(family: str) -> Any:
+    torch.set_num_threads(1)
     config, attention = FAMILIES[family]
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()

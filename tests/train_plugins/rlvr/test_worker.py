@@ -128,7 +128,7 @@ def test_a_resumed_run_loads_both_optimizers_and_the_value_network(start: Path, 
 
 # -- control --
 
-ROLLBACK_KILLS = ("rollback-logged", "control-obeyed", "step-logged")
+ROLLBACK_KILLS = ("rollback-logged", "step-logged", "control-obeyed")
 
 
 @pytest.mark.parametrize("killed", [(), pytest.param(ROLLBACK_KILLS, marks=pytest.mark.slow)], ids=["", "killed"])
