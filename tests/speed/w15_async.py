@@ -38,7 +38,7 @@ RISE, WINDOW = 0.1, 3  # of the mean held-out rate of the last three iterations 
 N_HELD_OUT = 192
 LETTERS, N_LETTERS, TIMES = "abcdefgh", 4, 8
 START_RATES = (0.4, 0.65)
-SFT_STEPS, SFT_BATCH = tuple(range(50, 96, 5)), 32
+SFT_STEPS, SFT_BATCH = tuple(range(65, 151, 5)), 32
 GRPO: Mapping[str, Any] = {
     "algorithm": "grpo", "lr": 2e-4, "schedule": "constant", "prompts_per_iteration": 16, "samples_per_prompt": 8,
     "response_tokens": N_LETTERS * TIMES + 1, "prompt_tokens": 32, "kl": "kl3", "kl_in": "loss", "beta": 0.01,
