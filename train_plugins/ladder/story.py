@@ -18,7 +18,7 @@ WHAT = {
     "dpo": "from its own right and wrong answers",
     "grpo": "rewarded on all four tasks, GRPO",
     "ppo": "rewarded on all four tasks, PPO",
-    "narrow": "rewarded on reverse alone, no KL, 3x the rate",
+    "narrow": "rewarded on reverse alone, GRPO without KL",
 }
 WINDOW = 5  # iterations that a reward is averaged over
 
