@@ -1,8 +1,8 @@
 """The demonstration: the whole ladder on a CPU, with a gate after every stage. Nothing is downloaded.
 
 A tiny base model → SFT → gate → on-policy preferences → DPO → gate → RLVR by GRPO and by PPO → gate, and one more GRPO
-that is rewarded on a single task until the others are lost. Then the leaderboard, a curve of reward against development and
-unseen scores, and what happened in ten lines. Killed? The same command goes on. Run it with `make demo`.
+that is rewarded on a single task until the others are lost. Then the leaderboard, a curve of reward against development
+and unseen scores, and what happened in ten lines. Killed? The same command goes on. Run it with `make demo`.
 """
 
 from __future__ import annotations

@@ -90,6 +90,7 @@ FREE = {
     "lora",
     "save_adapter",
     "threads",
+    "benchmarks",
     "log_every",
     "report_to",
     "layout",

@@ -30,7 +30,7 @@ def write_page(path: Path, told: Sequence[Told], curves: Mapping[str, Sequence[t
     head = "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
     body = (
         f"<title>The ladder</title><style>{STYLE}</style><h1>Reward, development, unseen</h1><p>{legend}. Bars are one "
-        f"standard error. Scores are greedy; rewards are sampled at temperature 1.</p>"
+        f"standard error. All answers are drawn at temperature 1.</p>"
         f"<div class='runs'>{figures}</div><h2>Every checkpoint</h2>{_table(told)}"
     )
     path.write_text(head + body + "</html>\n", encoding="utf-8")

@@ -136,7 +136,7 @@ def lines(told: Sequence[Told]) -> list[str]:
     """What happened and why."""
     last = {each.stage: each for each in told}
     start = last["dpo"]
-    said = ["What happened (greedy scores in points; the gate compares answers sampled at temperature 1):"]
+    said = ["What happened (points, answers drawn at temperature 1; ± one standard error):"]
     for stage, each in last.items():
         verdict = {"promote": "promoted", "block": "BLOCKED", "hold": "held: not proven better"}.get(each.outcome, "")
         reward = "" if each.reward is None else f", reward {_first(told, stage)}{100 * each.reward:.0f}"

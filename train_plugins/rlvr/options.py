@@ -173,6 +173,11 @@ class RLVROptions:
             wrong.append(
                 f"episodes is {self.episodes}, less than the {self.rollouts_per_iteration} rollouts of one iteration"
             )
+        if self.schedule_iterations is not None and self.schedule_iterations < self.n_iterations:
+            wrong.append(
+                f"schedule_iterations is {self.schedule_iterations}, fewer than the run has ({self.n_iterations}): its "
+                "end would have no learning rate"
+            )
         if self.mini_batches > self.prompts_per_iteration:
             wrong.append(
                 f"mini_batches is {self.mini_batches}, but an iteration has {self.prompts_per_iteration} prompts"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,20 @@ def restore_value(network: ValueNetwork, folder: Path) -> None:
 
 def check_same_tokenizer(policy: Path, other: Path, what: str) -> None:
     """Raises UsageError with the first field in which two tokenizers differ: what one network reads, the other must."""
-    import json
+    ours, theirs = (_tokenizer(folder) for folder in (policy, other))
+    for key in sorted({*ours, *theirs} - {"padding", "truncation"}):
+        if ours.get(key) != theirs.get(key):
+            raise UsageError(
+                f"{what} {other} has another tokenizer than the policy {policy} (tokenizer.json: {key} differs); both "
+                "must read the same tokens"
+            )
 
-    for name in ("tokenizer.json",):
-        ours, theirs = (json.loads((folder / name).read_text(encoding="utf-8")) for folder in (policy, other))
-        for key in sorted({*ours, *theirs} - {"padding", "truncation"}):
-            if ours.get(key) != theirs.get(key):
-                raise UsageError(
-                    f"{what} {other} has another tokenizer than the policy {policy} ({name}: {key} differs); both must "
-                    "read the same tokens"
-                )
+
+def _tokenizer(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: its tokenizer.json cannot be read ({error.strerror})"
+        ) from error
+    return found

@@ -36,6 +36,7 @@ from train_plugins.steering import Action, Steering
 from train_plugins.worker import Run, main
 
 N_FIRST_LOOK = 256  # rollouts of the start whose mean score is where a value network begins
+HARDLY = 0.05
 GO = Action("go")
 
 
@@ -55,6 +56,7 @@ def work(run: Run) -> None:
                     raise TrainerFailed(
                         f"iteration {run.step_now}: what was to be published is no good checkpoint: {error}"
                     ) from error
+            del session  # its networks, before the next ones are loaded
             if action.kind != "rollback":
                 break
             run.take_up(run.ranks.agree(action.point))
@@ -132,6 +134,9 @@ class Session:
         if iteration % self.options.log_every == 0 or iteration in self.saves:
             run.step({**rounded, "episodes": run.extra["episodes"]})
             self.trackers.log(rounded, iteration)
+        if iteration == 1 and metrics["pass_rate"] < HARDLY:
+            run.warn("hardly_right", f"the start is right in {metrics['pass_rate']:.1%} of its responses; nothing is "
+                     "learnt from the others")  # fmt: skip
         # Last, so that numbers and rollouts of an iteration that ends the run are there to be looked at.
         self.watch.look(metrics, tally.skips)
         self.watch.gap(metrics["gap_mean"], metrics["gap_correlation"])
@@ -143,9 +148,6 @@ class Session:
         n = max(1, -(-N_FIRST_LOOK // options.samples_per_prompt))
         first = self.source.once(0, self._drawn(0, n), options.samples_per_prompt)
         scores = [r.score for r in first.rollouts]
-        rate = sum(r.reward.total > 0 for r in first.rollouts) / len(scores)
-        if rate < 0.05:
-            run.warn("hardly_right", f"the start is right in {rate:.1%} of its responses; PPO learns little from that")
         learner.accelerator.unwrap_model(learner.value).start_from(sum(scores) / len(scores))
         explained = float("nan")
         for i in range(1, options.value_warmup + 1):
