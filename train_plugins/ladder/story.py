@@ -135,7 +135,6 @@ def tell(results: Path, checkpoints: Sequence[Told], wall_s: float, cpu_s: float
 def lines(told: Sequence[Told]) -> list[str]:
     """What happened and why."""
     last = {each.stage: each for each in told}
-    start = last["dpo"]
     said = ["What happened (points, answers drawn at temperature 1; ± one standard error):"]
     for stage, each in last.items():
         verdict = {"promote": "promoted", "block": "BLOCKED", "hold": "held: not proven better"}.get(each.outcome, "")
@@ -145,18 +144,19 @@ def lines(told: Sequence[Told]) -> list[str]:
     champion = max((each for each in told if each.promoted), key=lambda each: each.promoted or 0, default=None)
     if champion is not None:
         said.append(f"  Champion: {champion.name}, generation {champion.promoted}.")
-    worst = last["narrow"]
-    said.append(f"  Why {worst.name} may not replace it: {why_blocked(worst, start)}")
+    blocked = next((each for each in reversed(told) if each.outcome == "block"), None)
+    if blocked is not None:
+        said.append(f"  Why {blocked.name} may not replace it: {why_blocked(blocked, last.get('dpo'))}")
     return said
 
 
-def why_blocked(worst: Told, start: Told) -> str:
-    """Its reward beside the columns that it lost, against where it began."""
-    lost = {c: v - (start.scores or {}).get(c, v) for c, v in (worst.scores or {}).items()}
-    fell = ", ".join(
-        f"{column} {100 * by:+.0f}" for column, by in sorted(lost.items(), key=lambda item: item[1]) if by < 0
-    )
-    return f"{worst.line or 'no verdict'} Since its start: {fell or 'no column fell'} points."
+def why_blocked(worst: Told, start: Told | None) -> str:
+    """What the gate says, and which columns fell since the run began."""
+    before = start.scores or {} if start is not None else {}
+    lost = {column: value - before.get(column, value) for column, value in (worst.scores or {}).items()}
+    ranked = sorted(lost.items(), key=lambda item: item[1])
+    fell = ", ".join(f"{column} {100 * by:+.0f}" for column, by in ranked if by < 0)
+    return f"{worst.line or 'no verdict'}. Since its start {f'{fell} points' if fell else 'no column fell'}."
 
 
 def _first(told: Sequence[Told], stage: str) -> str:
