@@ -20,18 +20,13 @@ def told(stage: str, step: int, **more: object) -> Told:
     return replace(Told(stage, f"{stage}-{step}", step, Path("x"), f"{stage}{step}"), **more)  # type: ignore[arg-type]
 
 
+FLAT, LOWER = {"sort": 0.6, "copy": 0.5}, {"sort": 0.3, "copy": 0.4}
 LADDER = [
-    told(
-        "sft", 150, outcome="promote", promoted=1, dev=0.5, stderr=0.01, scores={"sort": 0.6, "copy": 0.5}, unseen=0.1
-    ),
-    told("dpo", 50, outcome="hold", dev=0.5, stderr=0.01, scores={"sort": 0.6, "copy": 0.5}, unseen=0.1),
-    told(
-        "grpo", 20, outcome="promote", promoted=2, dev=0.6, stderr=0.01, scores={"sort": 0.7, "copy": 0.6}, reward=0.6
-    ),
-    told("narrow", 30, outcome="block", line="sort fell", dev=0.4, scores={"sort": 0.4, "copy": 0.5}, reward=0.7),
-    told(
-        "narrow", 60, outcome="block", line="<b>sort</b> fell", dev=0.3, scores={"sort": 0.3, "copy": 0.4}, reward=0.9
-    ),
+    told("sft", 150, outcome="promote", promoted=1, dev=0.5, stderr=0.01, scores=FLAT, unseen=0.1),
+    told("dpo", 50, outcome="hold", dev=0.5, stderr=0.01, scores=FLAT, unseen=0.1),
+    told("grpo", 20, outcome="promote", promoted=2, dev=0.6, stderr=0.01, scores=FLAT, reward=0.6),
+    told("narrow", 30, outcome="block", line="sort fell", dev=0.4, scores=FLAT, reward=0.7),
+    told("narrow", 60, outcome="block", line="<b>sort</b> fell", dev=0.3, scores=LOWER, reward=0.9),
 ]
 
 
@@ -84,7 +79,7 @@ def test_a_short_ladder_ends_in_a_leaderboard_and_is_climbed_once(
     monkeypatch.setattr(demo, "N_SFT", 64 * 40)
     monkeypatch.setattr(demo, "N_PAIRS", 200)
     monkeypatch.setattr(demo, "N_RLVR", 64)
-    monkeypatch.setattr(demo.story, "RUNS", ("grpo",))
+    monkeypatch.setattr(story, "RUNS", ("grpo",))
     out = tmp_path / "out"
     demo.main(["--out", str(out)])
     said = capfd.readouterr().out

@@ -12,7 +12,8 @@ on a CPU in float32 (MKL's AVX2 and AVX-512 kernels, one and two threads):
   keys, on the place or on the number of threads when the number of keys is a multiple of 16. They are 2–12 times
   faster too, because no key is copied. So decoding uses these;
 - a prompt on its own is always computed in the same shape, so prefill on a CPU takes one prompt at a time (which
-  costs nothing there: a prompt fills the machine).
+  costs nothing there: a prompt fills the machine), or several short ones in a shape that was seen to give each the bits
+  it has alone (`together`).
 
 Not covered: a mixture of experts groups rows by expert, so the number of rows that a kernel sees depends on the others
 (its experts_implementation "batched_mm" would be covered, at the cost of copying the experts' weights for every row).

@@ -17,6 +17,7 @@ from evalsuite.models.hf.refill import Refill
 from evalsuite.models.hf.response import Writing
 from evalsuite.models.hf.slots import Slots, slots_work
 from evalsuite.models.hf.static import static_batches
+from evalsuite.models.hf.together import Together
 from evalsuite.models.stops import StopWatch, Thinking
 from evalsuite.types import GenerateRequest, Response
 
@@ -52,8 +53,10 @@ class Generator:
         self.model, self.encoder, self.max_length = model, encoder, max_length
         self.device = torch.device(device) if device is not None else model.device
         self.thinking, self.share_prefixes, self.long_prompts = thinking, share_prefixes, long_prompts
-        # A GPU is filled by several prompts at a time, a CPU by one; and only alone is a prompt always the same shape.
+        # A GPU is filled by several prompts at a time, a CPU by one that is not short; there only groups that change
+        # no bit are made (`together`).
         self.grouped = self.device.type != "cpu"
+        self.together = Together.of(model)
         self.level = ""
         self.n_forwarded = 0  # tokens computed in slots so far, padding included
         self._slots, self._kv_budget = slots, kv_budget
@@ -121,7 +124,7 @@ class Generator:
         plan = plan_prefixes(shared) if self.share_prefixes else PrefixPlan((), ((),) * len(prompts))
         n_slots = min(self._slots or self._n_slots(list(writings.values())), len(writings))
         slots = Slots(self.model, n_slots, self._masks, row_step(self.model, n_slots))
-        refill = Refill(slots, n_slots, plan, prompts, grouped=self.grouped)
+        refill = Refill(slots, n_slots, plan, prompts, grouped=self.grouped, together=self.together)
         order = [i for i in generation_order(plan, shared) if i in asked]
         try:
             for writing in refill.run([writings[i] for i in order]):

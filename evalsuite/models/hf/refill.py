@@ -12,6 +12,7 @@ from evalsuite.models.hf.prefix import Ids, PrefixPlan
 from evalsuite.models.hf.response import Writing
 from evalsuite.models.hf.sample import choose
 from evalsuite.models.hf.slots import Slots
+from evalsuite.models.hf.together import Together
 
 GROUP_TOKENS = 16_384
 """Padded tokens of one prefill, where prompts are computed in groups."""
@@ -21,13 +22,22 @@ class Refill:
     """One pass over the waiting responses. Row i of the slots belongs to `open[i]`; rows behind are free.
 
     `grouped` computes several prompts with the same beginning in one forward, for devices that one prompt does not
-    fill; then the rounding of a prompt's keys depends on its neighbours.
+    fill; then the rounding of a prompt's keys depends on its neighbours. `together` computes short prompts of equal
+    length in one forward where that changes no bit.
     """
 
     def __init__(
-        self, slots: Slots, n_open: int, plan: PrefixPlan, prompts: Sequence[Ids], *, grouped: bool = False
+        self,
+        slots: Slots,
+        n_open: int,
+        plan: PrefixPlan,
+        prompts: Sequence[Ids],
+        *,
+        grouped: bool = False,
+        together: Together | None = None,
     ) -> None:
         self.slots, self.n_open, self.plan, self.prompts, self.grouped = slots, n_open, plan, prompts, grouped
+        self.together = None if grouped else together
         self.open: list[Writing] = []
         self._kept: list[tuple[int, Kept]] = []  # stretches of the path last used, and keys and values up to their ends
         self._most_keys = 0
@@ -36,20 +46,43 @@ class Refill:
         """Each response as it finishes. Prompts are taken in the order given."""
         queue = deque(waiting)
         self._most_keys = max((w.most_keys for w in waiting), default=0)
-        need = max(1, self.n_open // 8) if self.grouped else 1
+        n_idle = 0  # rows of steps that were left free for a larger group
         while queue or self.open:
             free = self.n_open - len(self.open)
-            if queue and free >= need:
+            # A group saves a forward or more, so waiting for it may cost a step, and no more.
+            if queue and free and (free >= self._need(queue) or (self.together and n_idle >= self.n_open)):
                 yield from self._fill(self._next_group(queue, free))
+                n_idle = 0
             else:
+                n_idle += free
                 yield from self._step()
 
+    def _need(self, queue: deque[Writing]) -> int:
+        """How many rows should be free before the next prompts are computed."""
+        if self.grouped:
+            return max(1, self.n_open // 8)
+        return self._n_alike(queue, max(1, self.n_open // 4))
+
+    def _n_alike(self, queue: deque[Writing], most: int) -> int:
+        """How many of the next prompts, at most `most`, can be computed in one forward bit for bit; a power of 2."""
+        if self.together is None:
+            return 1
+        path, n_prompt = self.plan.paths[queue[0].index], queue[0].n_prompt
+        start = self.plan.n_shared(queue[0].index)
+        most = min(most, len(queue), self.together.most_rows(n_prompt - start, start))
+        n = 1
+        while n < most and self.plan.paths[queue[n].index] == path and queue[n].n_prompt == n_prompt:
+            n += 1
+        return 1 << n.bit_length() - 1
+
     def _next_group(self, queue: deque[Writing], free: int) -> list[Writing]:
-        """The next prompt, and when `grouped` those behind it that share its path and fit into one forward."""
+        """The next prompt, and those behind it that are computed in the same forward."""
+        if not self.grouped:
+            return [queue.popleft() for _ in range(self._n_alike(queue, free))]
         group = [queue.popleft()]
         path, shared = self.plan.paths[group[0].index], self.plan.n_shared(group[0].index)
         width = group[0].n_prompt - shared
-        while self.grouped and queue and len(group) < free and self.plan.paths[queue[0].index] == path:
+        while queue and len(group) < free and self.plan.paths[queue[0].index] == path:
             width = max(width, queue[0].n_prompt - shared)
             if width * (len(group) + 1) > GROUP_TOKENS:
                 break
@@ -60,7 +93,11 @@ class Refill:
         """Computes the prompts of `group` into the next free rows; returns those finished with their first token."""
         self._reserve(max(w.n_prompt for w in group))
         kept, start = self._shared(self.plan.paths[group[0].index])
-        logits = self.slots.fill(len(self.open), [self.prompts[w.index] for w in group], kept, start)
+        prompts = [self.prompts[w.index] for w in group]
+        if self.together and len(group) > 1:
+            logits = self.together.fill(self.slots, len(self.open), prompts, kept, start)
+        else:
+            logits = self.slots.fill(len(self.open), prompts, kept, start)
         self.open += group
         return self._push(group, logits)
 

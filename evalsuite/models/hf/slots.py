@@ -165,6 +165,15 @@ class Slots:
             logits: Tensor = self.model(**inputs, past_key_values=self._cache, use_cache=True).logits
         return logits[:n, -1]
 
+    def content(self, first: int, rows: int, n: int) -> list[Tensor]:
+        """A copy of the first n tokens' keys and values in these rows, layer by layer."""
+        with torch.inference_mode():
+            return [
+                pair[first : first + rows, :, :n].clone()
+                for layer in self._cache.layers
+                for pair in (layer.keys, layer.values)
+            ]
+
     def move(self, source: int, target: int, n: int) -> None:
         """Copies the first n tokens of one row over another."""
         with torch.inference_mode():
