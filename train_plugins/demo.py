@@ -22,6 +22,7 @@ from train_plugins.ladder.tasks import rlvr_rows, sft_rows
 RECIPE = "demo_cpu"
 N_SFT, N_PAIRS, N_RLVR = 9600, 1000, 4000  # rows; 9,600 are 150 steps of 64
 NARROW = ("ladder_reverse",)
+OPENED = "Every decision is made. Now all is scored in full, and the unseen suite opened: what would it have said?"
 STAGES = ("sft", "dpo", "grpo", "ppo", "narrow")
 
 
@@ -40,10 +41,10 @@ def main(arguments: list[str] | None = None) -> None:
                 write_pairs(options.seed, options.threads)
             evalsuite("loop", "demo_cpu.yaml", "--only", stage, *_engine(options.threads), may_exit=(0, 1, 3))
         checkpoints = story.checkpoints_of(Path("loops") / RECIPE)
-        for checkpoint in checkpoints:
-            evalsuite("score", str(checkpoint.path), "--suite", "ladder", "--model", "hf", *_engine(options.threads))
+        print(f"\n{OPENED}", flush=True)
+        for text in story.measure(checkpoints, Path(), options.threads):
+            print(f"\n{text}", flush=True)
         evalsuite("leaderboard", ".")
-        story.measure_unseen(checkpoints, Path(), options.threads)
         told = story.tell(Path(), checkpoints, time.monotonic() - began, _cpu_s() - cpu)
     print(told, flush=True)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +76,34 @@ def _rewarded(loop: Path, told: Told) -> Told:
 # -- scores --
 
 
-def measure_unseen(checkpoints: Sequence[Told], results: Path, threads: int) -> None:
-    """Scores every checkpoint on the unseen suite, for the curve alone: after the last verdict, where nothing can be
-    chosen by it any more. `evalsuite score` and `gate` refuse that suite."""
+def measure(checkpoints: Sequence[Told], results: Path, threads: int, processes: int = 2) -> Iterator[str]:
+    """Scores every checkpoint, `processes` at a time: the development suite, then the unseen one for the curve alone.
+
+    That comes after the last verdict, where nothing can be chosen by it any more; `evalsuite score` and `gate` refuse the
+    unseen suite. Yields what a person would have typed and read.
+    """
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        for told, text in zip(checkpoints, pool.map(_measured, [
+            (str(each.path), str(results), threads) for each in checkpoints
+        ]), strict=True):  # fmt: skip
+            yield f"$ evalsuite score {told.path} --suite ladder --results {results}\n{text}"
+
+
+def _measured(asked: tuple[str, str, int]) -> str:
+    """In a process of its own: both suites; the development scores as text."""
     from evalsuite.cli.score import command, make_job
     from evalsuite.score import score
 
-    print("\nEvery decision is made: the unseen suite is opened now, to see what it would have said.", flush=True)
-    for told in checkpoints:
-        words = [str(told.path), "--suite", "ladder-unseen", "--model", "hf", "--threads", str(threads)]
-        words += ["--results", str(results / "unseen")]
-        score(make_job(command.make_context("score", words).params, release=True))
+    path, results, threads = asked
+    told = ""
+    for suite, place in (("ladder", results), ("ladder-unseen", str(Path(results) / "unseen"))):
+        words = [path, "--suite", suite, "--model", "hf", "--threads", str(threads), "--results", place]
+        card = score(make_job(command.make_context("score", words).params, release=True))
+        if not told:
+            told = "  ".join(
+                f"{c} {100 * (r.value or 0):.1f} ±{100 * (r.stderr or 0):.1f}" for c, r in _results(card).items()
+            )
+    return told
 
 
 def scored(told: Told, results: Path) -> Told:
