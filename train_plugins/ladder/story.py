@@ -79,8 +79,8 @@ def _rewarded(loop: Path, told: Told) -> Told:
 def measure(checkpoints: Sequence[Told], results: Path, threads: int, processes: int = 2) -> Iterator[str]:
     """Scores every checkpoint, `processes` at a time: the development suite, then the unseen one for the curve alone.
 
-    That comes after the last verdict, where nothing can be chosen by it any more; `evalsuite score` and `gate` refuse the
-    unseen suite. Yields what a person would have typed and read.
+    That comes after the last verdict, where nothing can be chosen by it any more; `evalsuite score` and `gate` refuse
+    the unseen suite. Yields what a person would have typed and read.
     """
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         for told, text in zip(checkpoints, pool.map(_measured, [
