@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 420, 260, 40, 34, 16
 COLOURS = {"reward": "#8a8f98", "dev": "#0b6e4f", "unseen": "#b3541e"}
-NAMES = {"reward": "reward: pass rate of its rollouts", "dev": "development suite", "unseen": "unseen suite"}
+FAINT = "#a9d3c3"  # each task of the development suite
+NAMES = {"reward": "reward: pass rate of its rollouts", "dev": "development suite, thin: each of its tasks", "unseen": "unseen suite"}
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 58rem; margin: 2rem auto; padding: 0 1rem; color: #1c1f23; }
 .runs { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; } figcaption { font-weight: 600; }
@@ -44,6 +45,8 @@ def _figure(run: str, curve: Sequence[tuple[int, float]], told: Sequence[Told]) 
     dev = [(step, each.dev, each.stderr) for step, each in points if each.dev is not None]
     unseen = [(step, each.unseen, each.unseen_stderr) for step, each in points if each.unseen is not None]
     parts = [_axes(last), _line([(step, rate) for step, rate in curve], last, COLOURS["reward"], 1.2)]
+    for column in (start or own[0][1]).scores or {} if points else ():
+        parts.append(_line([(step, (each.scores or {}).get(column, 0.0)) for step, each in points], last, FAINT, 1.2))
     for colour, values in ((COLOURS["dev"], dev), (COLOURS["unseen"], unseen)):
         parts.append(_line([(step, value) for step, value, _ in values], last, colour, 2.4))
         parts += [_bar(step, value, stderr, last, colour) for step, value, stderr in values]
