@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 420, 260, 40, 34, 16
 COLOURS = {"reward": "#8a8f98", "dev": "#0b6e4f", "unseen": "#b3541e"}
 FAINT = "#a9d3c3"  # each task of the development suite
-NAMES = {"reward": "reward: pass rate of its rollouts", "dev": "development suite, thin: each of its tasks", "unseen": "unseen suite"}
+NAMES = {
+    "reward": "reward: pass rate of its rollouts",
+    "dev": "development suite, thin: each of its tasks",
+    "unseen": "unseen suite",
+}
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 58rem; margin: 2rem auto; padding: 0 1rem; color: #1c1f23; }
 .runs { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; } figcaption { font-weight: 600; }
