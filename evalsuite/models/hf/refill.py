@@ -127,10 +127,10 @@ class Refill:
         news = zip(group, tokens, logprobs, strict=True)
         ended = [writing for writing, token, logprob in news if writing.push(token, logprob)]
         for writing in ended:
-            row = self.open.index(writing)
-            if writing.why:
-                self.slots.clear(row)
-            self._free(row)
+            if writing.why:  # all of them before rows move, or a broken one leaves a copy behind
+                self.slots.clear(self.open.index(writing))
+        for writing in ended:
+            self._free(self.open.index(writing))
         return ended
 
     def _free(self, row: int) -> None:
