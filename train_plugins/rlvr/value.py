@@ -91,7 +91,5 @@ def _tokenizer(folder: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(
-            f"{folder}: its tokenizer.json cannot be read ({error.strerror})"
-        ) from error
+        raise UsageError(f"{folder}: its tokenizer.json cannot be read ({error.strerror})") from error
     return found
