@@ -44,9 +44,9 @@ $(BIN)/python:
 $(VENV)/.base: $(BIN)/python pyproject.toml
 ifeq ($(GPU),)
 	$(PIP) install --quiet $(TORCH)
-	$(PIP) install --quiet -e . "transformers<5.20"
+	$(PIP) install --quiet -e ".[train]" "transformers<5.20"
 else
-	$(PIP) install --quiet -e .
+	$(PIP) install --quiet -e ".[train]"
 endif
 	touch $@
 
