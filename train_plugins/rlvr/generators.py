@@ -128,8 +128,11 @@ class Ahead:
         """Where the policy lies that a new generator begins with; None where it is the start of the run itself."""
         if self.run.point is None and not self.learner.is_resized:
             return None
-        folder = self.run.out / f".generator-{os.getpid() if self.run.is_main else 0}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self.run.out / f".generator-{os.getpid()}"
+        if self.run.is_main:
+            for left in self.run.out.glob(".generator-*"):  # by a run that was killed while its generator loaded
+                shutil.rmtree(left, ignore_errors=True)
+            folder.mkdir(parents=True)
         self.learner.export(folder)
         return folder
 

@@ -31,6 +31,7 @@ from train_plugins.rlvr.rewarding import Rewarder, check_rows, refuse_errors
 from train_plugins.rlvr.rollouts import Prompt, sample_seed
 from train_plugins.rlvr.sources import Source
 from train_plugins.rlvr.trackers import Trackers
+from train_plugins.rlvr.vllm_backend import check_vllm
 from train_plugins.rlvr.watch import Watch, style
 from train_plugins.steering import Action, Steering
 from train_plugins.worker import Run, main
@@ -43,6 +44,8 @@ GO = Action("go")
 def work(run: Run) -> None:
     options: RLVROptions = run.options
     assert run.job.start is not None
+    if options.generator == "vllm":
+        check_vllm(run.job.start.path, options.weight_transfer)  # before minutes of loading
     tokenizer = load_tokenizer(run.job.start.path, options.chat_template)
     prompts = read_prompts(run, tokenizer)
     check_rows([prompt.row for prompt in prompts], options.verifiers, _folders(options))
