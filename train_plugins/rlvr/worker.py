@@ -137,9 +137,10 @@ class Session:
         if iteration % self.options.log_every == 0 or iteration in self.saves:
             run.step({**rounded, "episodes": run.extra["episodes"]})
             self.trackers.log(rounded, iteration)
-        if iteration == 1 and metrics["pass_rate"] < HARDLY:
-            run.warn("hardly_right", f"the start is right in {metrics['pass_rate']:.1%} of its responses; nothing is "
-                     "learnt from the others")  # fmt: skip
+        rewarded = sum(r.reward.total > 0 for r in batch.rollouts) / len(batch.rollouts)
+        if iteration == 1 and rewarded < HARDLY:  # a part of a reward is something to learn from
+            run.warn("hardly_right", f"the start is right in {rewarded:.1%} of its responses; nothing is learnt from "
+                     "the others")  # fmt: skip
         # Last, so that numbers and rollouts of an iteration that ends the run are there to be looked at.
         self.watch.look(metrics, tally.skips)
         self.watch.gap(metrics["gap_mean"], metrics["gap_correlation"])
