@@ -80,6 +80,9 @@ def _add(path: Path, told: Mapping[str, Any]) -> str:
     return ""
 
 
+_LATE = "no answer in time"
+
+
 def _post(where: str, told: Mapping[str, Any], timeout_s: float) -> str:
     """Why it was not sent, or "". A server that drips its answer cannot hold us: the whole call has one time limit."""
     name = where.removeprefix("env:")
@@ -88,7 +91,7 @@ def _post(where: str, told: Mapping[str, Any], timeout_s: float) -> str:
         return f"{name} is not set in the environment" if where.startswith("env:") else "expected env:NAME"
     if not url.startswith(("http://", "https://")):
         return f"{name} holds no http or https address"
-    outcome = ["no answer in time"]
+    outcome = [_LATE]
     thread = threading.Thread(target=_request, args=(url, told, timeout_s, outcome), daemon=True)
     thread.start()
     thread.join(timeout_s)
@@ -104,4 +107,5 @@ def _request(url: str, told: Mapping[str, Any], timeout_s: float, outcome: list[
     except urllib.error.HTTPError as error:
         outcome[0] = f"HTTP {error.code}"
     except (OSError, ValueError) as error:  # the text of these can hold the address, which is a secret
-        outcome[0] = type(getattr(error, "reason", None) or error).__name__
+        why = getattr(error, "reason", None) or error
+        outcome[0] = _LATE if isinstance(why, TimeoutError) else type(why).__name__

@@ -283,7 +283,7 @@ def test_the_list_of_trainers_says_which_import(monkeypatch: pytest.MonkeyPatch)
     header, broken, *ours = [line.split(maxsplit=3) for line in done.stdout.splitlines()]
     assert header == ["trainer", "distribution", "version", "imports"]
     assert broken == ["broken", "?", "?", "no: ModuleNotFoundError: No module named 'no_such_module_here'"]
-    assert [(o[0], o[1], o[3]) for o in ours] == [(n, "evalsuite", "yes") for n in ("dpo", "exec", "rm", "sft")]
+    assert [(o[0], o[1], o[3]) for o in ours] == [(n, "evalsuite", "yes") for n in ("dpo", "exec", "rlvr", "rm", "sft")]
 
 
 def test_naming_the_trainers_imports_none(tmp_path: Path) -> None:

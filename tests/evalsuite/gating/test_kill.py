@@ -76,7 +76,7 @@ def kill_often(whole: Path, killed: Path, n: int) -> None:
             deadline = time.monotonic() + 30
             while n_answers(world) == before and time.monotonic() < deadline and not ended(pid):
                 time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.15 if k % 2 else duration_s))
+        time.sleep(moments.uniform(0, 0.05 if k % 2 else duration_s))
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
