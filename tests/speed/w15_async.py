@@ -33,8 +33,8 @@ from tests.speed.w12_training import OTHERS, _busy_s
 from train_plugins.rlvr.options import RLVROptions
 from train_plugins.settings import SFTOptions
 
-SEEDS, ITERATIONS = 5, 18
-RISE, WINDOW = 0.1, 3  # of the mean held-out rate of the last three iterations over the start's; 0.9 takes too long
+SEEDS, ITERATIONS = 5, 30
+RISE, WINDOW = 0.15, 3  # of the mean held-out rate of the last three iterations over the start's
 N_HELD_OUT = 192
 LETTERS, N_LETTERS, TIMES = "abcdefgh", 4, 8
 START_RATES = (0.4, 0.65)
