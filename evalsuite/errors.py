@@ -63,7 +63,11 @@ class LostRace(EvalsuiteError):
 
 
 class TrainerFailed(EvalsuiteError):
-    """A trainer ended in an error; its log says why."""
+    """A trainer ended in an error; its log says why. The exit code is the one that the trainer's own error has."""
+
+    def __init__(self, message: str, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = type(self).exit_code if exit_code is None else exit_code
 
 
 class EngineCrash(EvalsuiteError):

@@ -39,6 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
         for stage in STAGES:
             if stage == "dpo":
                 write_pairs(options.seed, options.threads)
+            if stage == STAGES[-1]:
+                story.get_ready()
             evalsuite("loop", "demo_cpu.yaml", "--only", stage, *_engine(options.threads), may_exit=(0, 1, 3))
         checkpoints = story.checkpoints_of(Path("loops") / RECIPE)
         print(f"\n{OPENED}", flush=True)

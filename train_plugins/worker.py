@@ -153,7 +153,8 @@ class Run:
 
 
 def main(config: type[Any], work: Callable[[Run], None], arguments: list[str] | None = None) -> int:
-    """`python -m … --job FILE`: calls `work` with the run. Returns 0, or 2 with one line on stderr; bugs raise."""
+    """`python -m … --job FILE`: calls `work` with the run. Returns 0, or the error's exit code with one line on stderr;
+    bugs raise."""
     # TRL reports every trainer that is made to its makers unless told not to.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -173,9 +174,9 @@ def main(config: type[Any], work: Callable[[Run], None], arguments: list[str] | 
         run.begin()
         work(run)
     except EvalsuiteError as error:
-        _note_failure(file.parent, why=str(error))
+        _note_failure(file.parent, why=str(error), exit_code=error.exit_code)
         print(" ".join(str(error).split()) if "\n" not in str(error) else error, file=sys.stderr)
-        return 2
+        return error.exit_code
     except Exception as error:
         _note_failure(file.parent, error=f"{type(error).__name__}: {error}")
         raise
@@ -222,9 +223,9 @@ def _waiver(ref: DataRef) -> str:
     return ref.decontamination.removeprefix(WAIVED).strip() or "no reason given"
 
 
-def _note_failure(out: Path, **what: str) -> None:
-    """An `end` event: `why` for what a user can fix, since a launcher of several processes hides exit codes, `error`
-    for a bug."""
+def _note_failure(out: Path, **what: str | int) -> None:
+    """An `end` event: `why` and `exit_code` for what a user can fix, since a launcher of several processes hides the
+    latter, `error` for a bug."""
     if rank_of_environment() == 0 and out.is_dir():
         cut_torn_line(out / EVENTS)
         append_event(out / EVENTS, "end", reason="failed", **what)

@@ -7,16 +7,10 @@ seed, not loaded.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from evalsuite.types import Doc, Score
-from evalsuite.verify.drawn import Row, held_out_rows
+from evalsuite.verify.drawn import Row, as_dataset, gold_response, held_out_rows, question, same_form, written
 from evalsuite.verify.lmeval import as_process_results
-
-if TYPE_CHECKING:
-    import datasets
 
 N_TEST = 500
 LETTERS = "abcdefgh"
@@ -33,44 +27,12 @@ def draw(rng: random.Random) -> Row:
     return {"question": f"F{word}{marks}?", "answer": written(word, marks)}
 
 
-def written(word: str, marks: str) -> str:
-    """The word as all marks ask for it: "[abcd]", "ABCD", "abcd!", "ABCD!", "[abcd];"."""
-    word = word.upper() if "^" in marks else word
-    word = f"[{word}]" if "[" in marks else word
-    return word + marks.strip("[^")
-
-
 def test_rows() -> list[Row]:
     return held_out_rows(draw, "ladder_format", N_TEST)
 
 
-def dataset(**_: object) -> dict[str, datasets.Dataset]:
-    import datasets
-
-    return {"test": datasets.Dataset.from_list(test_rows())}
-
-
-def question(doc: Doc) -> str:
-    return str(doc["question"])
-
-
-def gold_response(doc: Doc) -> str:
-    return str(doc["answer"])
-
-
-def verify(response: str, doc: Doc) -> Score:
-    said, gold = response.strip(), gold_response(doc)
-    letters, form = float(_letters(said) == _letters(gold)), float(_form(said) == _form(gold))
-    return Score(letters * form, {"letters": letters, "form": form}, said[:40])
-
-
-def _letters(text: str) -> list[str]:
-    return sorted(c for c in text.lower() if c.isalpha())
-
-
-def _form(text: str) -> str:
-    """What stands around the letters, and their case; not how many they are: "[abc]" and "[ab]" are both "[a]"."""
-    return re.sub("[A-Z]+", "A", re.sub("[a-z]+", "a", text))
-
-
+dataset = as_dataset(test_rows)
+verify = same_form
 process_results = as_process_results(verify, "kept")
+
+__all__ = ["dataset", "draw", "gold_response", "process_results", "question", "test_rows", "verify"]

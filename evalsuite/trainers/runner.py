@@ -72,9 +72,7 @@ def run_worker(
             _stop(running, job.out, grace_s)
     ended = running.poll()
     if ended is None or ended.code != 0:
-        why = _why_failed(read_events(events)[n_before:])
-        if why:
-            raise TrainerFailed(f"{why} (full log: {job.out / process.LOG})")
+        _raise_what_it_said(read_events(events)[n_before:], job.out / process.LOG)
         raise process.failure(job.out, ended or process.Exit(None))
     if not _has_ended(job.out):
         raise TrainerFailed(f"{job.out}: the trainer exited without an 'end' event, so it crashed; see {process.LOG}")
@@ -122,10 +120,12 @@ def _has_ended(out: Path) -> bool:
     return any(e["kind"] == "end" and e.get("reason") in ("finished", "stopped") for e in _last_run(out))
 
 
-def _why_failed(events: Sequence[Event]) -> str:
-    """The worker's own words, if it ended with some; a launcher of several processes hides its exit code."""
+def _raise_what_it_said(events: Sequence[Event], log: Path) -> None:
+    """Raises the worker's own words, if it ended with some; a launcher of several processes hides its exit code."""
     last: Event = events[-1] if events else {}
-    return str(last.get("why", "")) if last.get("kind") == "end" and last.get("reason") == "failed" else ""
+    if last.get("kind") == "end" and last.get("reason") == "failed" and last.get("why"):
+        code = last.get("exit_code")
+        raise TrainerFailed(f"{last['why']} (full log: {log})", code if isinstance(code, int) else None)
 
 
 def _forget_stop(out: Path) -> None:

@@ -11,18 +11,17 @@ import os
 import random
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.speed.idle import idle
 from tests.speed.training_sides import Measured, ours, trl_dpo, trl_sft, write_rows
 from train_plugins.settings import DPOOptions, SFTOptions
 from train_plugins.tiny import write_tiny
 
 REPEATS = 5
-OTHERS = 0.5  # cores that other processes may use; beyond it a ratio says nothing
 LETTERS, DIGITS = "abcdef ", "0123456789"
 
 PEER = "TRL 1.16, padded rows, whole batch in one pass"
@@ -128,21 +127,11 @@ def _alternate(root: Path, scale: float, mine: Side, theirs: Side) -> Sides:
     sides: Sides = ([], [])
     for repeat in range(-1, max(1, round(REPEATS * scale))):
         for side, (name, call) in enumerate((("ours", mine), ("theirs", theirs))):
-            before, began, own = _busy_s(), time.monotonic(), sum(os.times()[:4])
-            measured = call(root / f"{name}-{repeat}")
-            wall = time.monotonic() - began
-            others = (_busy_s() - before - (sum(os.times()[:4]) - own)) / wall
-            if others > OTHERS and scale >= 1:
-                raise RuntimeError(f"other processes used {others:.1f} cores meanwhile; measure on an idle machine")
+            with idle(strict=scale >= 1):
+                measured = call(root / f"{name}-{repeat}")
             if repeat >= 0:
                 sides[side].append(measured)
     return sides
-
-
-def _busy_s() -> float:
-    """CPU-seconds that all processes of the machine have used since it started."""
-    user, nice, system, _idle, _iowait, irq, soft, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
-    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
 
 
 def _row(name: str, peer: str, goal: float, sides: Sides, note: str) -> dict[str, Any]:

@@ -9,18 +9,16 @@ turns; a repeat has a seed of its own; medians and ranges are over repeats.
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.speed.idle import idle
 from tests.speed.rlvr_sides import PARTS, Stepped, ours, taught, trl_grpo
 from tests.speed.training_sides import write_rows
-from tests.speed.w12_training import OTHERS, _busy_s
 from train_plugins.ladder.tasks import rlvr_rows, sft_rows
 from train_plugins.rlvr.options import RLVROptions
 from train_plugins.settings import SFTOptions
@@ -82,11 +80,8 @@ def alternate(root: Path, scale: float, steps: int, calls: Mapping[str, Call]) -
     sides: Sides = {name: [] for name in calls}
     for seed in range(-1, max(1, round(REPEATS * scale))):
         for name, call in calls.items():
-            before, began, own = _busy_s(), time.monotonic(), sum(os.times()[:4])
-            measured = call(steps if seed >= 0 else SKIPPED + 1, max(seed, 0), root / f"{name}-{seed}")
-            others = (_busy_s() - before - (sum(os.times()[:4]) - own)) / (time.monotonic() - began)
-            if others > OTHERS and scale >= 1:
-                raise RuntimeError(f"other processes used {others:.1f} cores meanwhile; measure on an idle machine")
+            with idle(strict=scale >= 1):
+                measured = call(steps if seed >= 0 else SKIPPED + 1, max(seed, 0), root / f"{name}-{seed}")
             if seed >= 0:
                 sides[name].append(measured)
     return sides

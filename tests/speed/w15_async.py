@@ -23,13 +23,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.speed.idle import idle
 from tests.speed.rlvr_sides import Sampler, job_of, taught
 from tests.speed.training_sides import write_rows
-from tests.speed.w12_training import OTHERS, _busy_s
 from train_plugins.rlvr.options import RLVROptions
 from train_plugins.settings import SFTOptions
 
@@ -68,13 +67,17 @@ def run(scale: float = 1.0) -> list[dict[str, Any]]:
         for seed, mode in itertools.product(range(n_seeds), MODES):
             spec = {
                 "start": str(start), "data": str(data), "out": str(root / f"{mode}-{seed}"), "seed": seed,
-                "cores": cores, "options": {**GRPO, "mode": mode, "iterations": iterations},
+                "cores": cores, "options": {**GRPO, "iterations": iterations, **of_mode(mode, cores)},
             }  # fmt: skip
             runs[mode].append(timed(spec, strict=scale >= 1))
         reached = judged(root, start, rate + RISE, runs, cores)
     print(json.dumps({mode: [r["at"] for r in runs[mode]] for mode in MODES} | {"reached": reached}), file=sys.stderr)
     note = f"start right in {rate:.0%}; {details(runs)}"
     return [*to_reward(runs, reached, note), per_iteration(runs, f"{told_of(reached)}; {note}")]
+
+
+def of_mode(mode: str, cores: Sequence[int]) -> dict[str, Any]:
+    return {"mode": mode, **({"generator_cpus": [cores[0]]} if mode == "async" else {})}
 
 
 # -- the task --
@@ -122,12 +125,9 @@ def _is_held_out(row: Mapping[str, Any]) -> bool:
 
 def timed(spec: Mapping[str, Any], *, strict: bool) -> Run:
     """What `train` wrote. Raises RuntimeError where other processes took the machine's time meanwhile."""
-    before, began, own = _busy_s(), time.monotonic(), sum(os.times()[:4])
     out = Path(spec["out"])
-    call("train", spec, out.with_suffix(".json"), spec["cores"][1])()
-    others = (_busy_s() - before - (sum(os.times()[:4]) - own)) / (time.monotonic() - began)
-    if others > OTHERS and strict:
-        raise RuntimeError(f"other processes used {others:.1f} cores meanwhile; measure on an idle machine")
+    with idle(strict=strict):
+        call("train", spec, out.with_suffix(".json"), spec["cores"][1])()
     found: Run = json.loads((out / "timed.json").read_text())
     return found | {"out": str(out)}
 
@@ -153,14 +153,14 @@ def train(spec: Mapping[str, Any]) -> None:
     """Trains on this process's core, the generator on the other one; writes times and weights of all iterations."""
     import torch
 
-    from evalsuite.trainers import read_events
-    from train_plugins.rlvr import generators, worker
+    from evalsuite.trainers import parse, read_events
+    from train_plugins.rlvr import worker
     from train_plugins.worker import Run as Start
 
     torch.set_num_threads(1)
     at: list[float] = []
     weights: list[dict[str, Any]] = []
-    iterate, spec_of = worker.Session._iterate, generators.Ahead._spec
+    iterate = worker.Session._iterate
 
     def watched(self: worker.Session, iteration: int) -> None:
         if not at:
@@ -170,9 +170,8 @@ def train(spec: Mapping[str, Any]) -> None:
         at.append(time.monotonic())
 
     worker.Session._iterate = watched  # type: ignore[method-assign]
-    generators.Ahead._spec = lambda self: replace(spec_of(self), cpus=(spec["cores"][0],))  # type: ignore[method-assign]
     out = Path(spec["out"])
-    options = RLVROptions(**spec["options"])
+    options = parse(RLVROptions, spec["options"], "options")
     worker.work(Start(job_of("rlvr", Path(spec["start"]), Path(spec["data"]), out, spec["seed"]), options))
     steps = [event for event in read_events(out / "events.jsonl") if event["kind"] == "step"]
     torch.save(weights, out / "weights.pt")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ WHAT = {
     "ppo": "rewarded on all four tasks, PPO",
     "narrow": "rewarded on reverse alone, GRPO without KL",
 }
+NEEDED = ("evalsuite.cli.score", "evalsuite.score", "evalsuite.models.hf.model", "lm_eval.tasks")
 WINDOW = 5  # iterations that a reward is averaged over
 
 
@@ -76,13 +77,19 @@ def _rewarded(loop: Path, told: Told) -> Told:
 # -- scores --
 
 
+def get_ready() -> None:
+    """Starts the process that those of `measure` are forked from, which imports what they need while others work."""
+    forkserver.set_forkserver_preload(list(NEEDED))
+    forkserver.ensure_running()
+
+
 def measure(checkpoints: Sequence[Told], results: Path, threads: int, processes: int = 2) -> Iterator[str]:
     """Scores every checkpoint, `processes` at a time: the development suite, then the unseen one for the curve alone.
 
     That comes after the last verdict, where nothing can be chosen by it any more; `evalsuite score` and `gate` refuse
     the unseen suite. Yields what a person would have typed and read.
     """
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("forkserver")) as pool:
         for told, text in zip(checkpoints, pool.map(_measured, [
             (str(each.path), str(results), threads) for each in checkpoints
         ]), strict=True):  # fmt: skip

@@ -151,6 +151,7 @@ class Ahead:
             weight_transfer=options.weight_transfer,
             attention=options.attention,
             threads=options.generator_threads or options.threads,
+            cpus=options.generator_cpus,
         )
 
 

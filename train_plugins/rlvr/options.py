@@ -38,6 +38,8 @@ class RLVROptions:
     them; `benchmarks` are folders with benchmarks of your own, whose verifiers may. Rows with prompts longer than
     `prompt_tokens` are dropped and counted. `episodes` is another way to give `iterations`, rounded down.
     `schedule_iterations` is the length of the learning rate's schedule where the run is ended earlier.
+    `first_prompts` "twice" has the first two iterations ask the same prompts, as Tülu 3's release did.
+    `generator_cpus` pins a generator's process to these cores.
     """
 
     algorithm: Algorithm
@@ -51,6 +53,7 @@ class RLVROptions:
     iterations: int | None = None
     episodes: int | None = None
     schedule_iterations: int | None = None
+    first_prompts: Literal["once", "twice"] = "once"
     epochs: int = 1
     mini_batches: int = 1
     # -- the objective --
@@ -88,6 +91,7 @@ class RLVROptions:
     generator: Literal["hf", "vllm"] = "hf"
     generator_options: Mapping[str, int | bool | str | float] = field(default_factory=dict)
     generator_threads: int | None = None
+    generator_cpus: tuple[int, ...] = ()
     weight_transfer: Literal["auto", "shared_memory", "ipc", "nccl"] = "auto"
     canary_atol: float | None = None
     gap_limits: GapLimits = field(default_factory=GapLimits)
@@ -161,6 +165,8 @@ class RLVROptions:
             wrong.append(f"score_stop is {self.score_stop}; a share of the best mean score, above 0 and below 1")
         if len(self.adam_betas) != 2 or not all(0 <= beta < 1 for beta in self.adam_betas):
             wrong.append("adam_betas: expected two numbers from 0 to 1")
+        if any(cpu < 0 for cpu in self.generator_cpus):
+            wrong.append("generator_cpus: expected numbers of cores, from 0")
         if self.min_response_tokens > self.response_tokens:
             wrong.append(f"min_response_tokens is {self.min_response_tokens}, response_tokens {self.response_tokens}")
         return wrong
@@ -178,6 +184,8 @@ class RLVROptions:
                 f"schedule_iterations is {self.schedule_iterations}, fewer than the run has ({self.n_iterations}): its "
                 "end would have no learning rate"
             )
+        if self.generator_cpus and (self.mode, self.generator) == ("sync", "hf"):
+            wrong.append("generator hf in turns has no process of its own; leave out generator_cpus")
         if self.mini_batches > self.prompts_per_iteration:
             wrong.append(
                 f"mini_batches is {self.mini_batches}, but an iteration has {self.prompts_per_iteration} prompts"

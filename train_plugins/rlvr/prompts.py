@@ -51,13 +51,22 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[i
 
 class PromptOrder:
     """Every epoch is a permutation of the prompts, and iterations take `per_iteration` after one another: an iteration
-    may end one epoch and begin the next. `shuffles` holds (iteration, seed), as a run keeps them."""
+    may end one epoch and begin the next. `shuffles` holds (iteration, seed), as a run keeps them. `first_twice` has
+    the second iteration ask what the first one asked."""
 
-    def __init__(self, n_prompts: int, per_iteration: int, shuffles: Sequence[tuple[int, int]]) -> None:
-        self.per_iteration = per_iteration
-        self._order = Order(n_prompts, 1, [(step * per_iteration, seed) for step, seed in shuffles])
+    def __init__(
+        self, n_prompts: int, per_iteration: int, shuffles: Sequence[tuple[int, int]], *, first_twice: bool = False
+    ) -> None:
+        self.per_iteration, self.first_twice = per_iteration, first_twice
+        # What the first iteration asked keeps its seed when it is asked again.
+        places = [max(self._n_asked(step), min(step, 1) * per_iteration) for step, _ in shuffles]
+        self._order = Order(n_prompts, 1, [(at, seed) for at, (_, seed) in zip(places, shuffles, strict=True)])
 
     def numbers(self, iteration: int) -> tuple[int, ...]:
         """Places of an iteration's prompts; iterations count from 1."""
-        first = (iteration - 1) * self.per_iteration
+        first = self._n_asked(iteration - 1)
         return tuple(self._order.rows(first + i)[0] for i in range(self.per_iteration))
+
+    def _n_asked(self, iterations: int) -> int:
+        """How many places of the order the first iterations have used up."""
+        return (iterations - (self.first_twice and iterations > 0)) * self.per_iteration

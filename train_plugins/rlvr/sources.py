@@ -73,7 +73,8 @@ class Source:
     def __init__(self, run: Run, prompts: Sequence[Prompt], tokenizer: Any, writer: Writer, rewarder: Rewarder) -> None:
         self.run, self.prompts, self.tokenizer, self.writer, self.rewarder = run, prompts, tokenizer, writer, rewarder
         self.options: RLVROptions = run.options
-        self.order = PromptOrder(len(prompts), self.options.prompts_per_iteration, run.shuffles)
+        twice = self.options.first_prompts == "twice"
+        self.order = PromptOrder(len(prompts), self.options.prompts_per_iteration, run.shuffles, first_twice=twice)
         self._asked: int | None = None
 
     def take(self, iteration: int) -> Batch:

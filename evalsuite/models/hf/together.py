@@ -8,9 +8,9 @@ one thread all lengths from 4 on are alike where `row_step` is 4, with two threa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,13 +24,22 @@ MOST_TOKENS = 64
 LEAST_TOKENS = 4
 """Linear layers take other kernels for fewer rows."""
 
+Tried: TypeAlias = "dict[tuple[int, int, int], set[int]]"
+"""(threads, new tokens, shared tokens) -> numbers of rows that agreed; empty where one did not."""
+
+_TRIED: dict[Hashable, Tried] = {}
+"""By what a kernel is chosen for, for the life of the process: a loop opens checkpoints of one shape all day."""
+
 
 class Together:
-    """Computes groups of equally long prompts; the first group of each shape both ways, to see whether bits agree."""
+    """Computes groups of equally long prompts; the first group of each shape both ways, to see whether bits agree.
+
+    What was seen holds for every model of the same shapes in this process.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._same: dict[tuple[int, int, int], set[int]] = {}  # numbers of rows that agreed; empty: one did not
+        self._same = _TRIED.setdefault(_shapes(model), {})
 
     @classmethod
     def of(cls, model: Any) -> Together | None:
@@ -77,6 +86,13 @@ class Together:
 
 def _alone(slots: Slots, first: int, prompts: Sequence[Sequence[int]], kept: Kept | None, start: int) -> Tensor:
     return torch.cat([slots.fill(first + i, [prompt], kept, start) for i, prompt in enumerate(prompts)])
+
+
+def _shapes(model: Any) -> Hashable:
+    """Everything about a model but the values of its weights; of these, where in a cache line they begin."""
+    config = {k: v for k, v in model.config.to_dict().items() if k != "_name_or_path"}
+    layers = tuple((name, tuple(p.shape), p.data_ptr() % 64) for name, p in model.named_parameters())
+    return type(model), model.config._attn_implementation, repr(sorted(config.items())), layers
 
 
 def _key(n_new: int, start: int) -> tuple[int, int, int]:

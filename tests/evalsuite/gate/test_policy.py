@@ -244,9 +244,8 @@ def test_a_bad_setting_is_named(setting: str, expected: str) -> None:
 
 
 def test_an_unknown_policy_is_a_usage_error_with_the_near_miss() -> None:
-    with pytest.raises(
-        UsageError, match=r"no policy named 'tulu'; did you mean 'tulu3'\?; there are default, demo, ladder, release, tulu3"
-    ):
+    there = "there are default, demo, ladder, release, tulu3"
+    with pytest.raises(UsageError, match=rf"no policy named 'tulu'; did you mean 'tulu3'\?; {there}"):
         load_policy("tulu")
 
 

@@ -22,7 +22,7 @@ from tests.train_plugins.rlvr import made  # noqa: E402
 from tests.train_plugins.rlvr.made import GRPO, PPO, WORKER, job_in, journal, learner_of  # noqa: E402
 from tests.train_plugins.runs import digests, fork, log_of, of, run, wait, warm  # noqa: E402
 from train_plugins.rlvr import worker  # noqa: E402
-from train_plugins.rlvr.canary import ATOL  # noqa: E402
+from train_plugins.rlvr.canary import ATOL, WeightsLost  # noqa: E402
 from train_plugins.rlvr.learner import Learner  # noqa: E402
 from train_plugins.rlvr.prompts import read_prompts  # noqa: E402
 from train_plugins.rlvr.rollouts import Request, Sampling  # noqa: E402
@@ -248,8 +248,8 @@ def test_weights_that_do_not_arrive_in_vllm_end_the_run_before_anything_is_writt
 ) -> None:
     job = job_in(tmp_path / "out", untied, VLLM)
     pid = fork(job, WORKER, prepare=_scaled(1.5))
-    assert wait(pid) == 2, log_of(job)
-    assert of(job, "end")[-1]["reason"] == "failed"
+    assert wait(pid) == WeightsLost.exit_code == 70, log_of(job)
+    assert (of(job, "end")[-1]["reason"], of(job, "end")[-1]["exit_code"]) == ("failed", 70)
     why = of(job, "end")[-1]["why"]
     assert why.startswith("weights did not arrive: token ")
     assert f"more than {ATOL['float32']:g} apart" in why

@@ -48,6 +48,16 @@ def test_another_seed_from_an_iteration_on_keeps_what_was_and_repeats_no_prompt(
         assert sorted(asked[1][epoch * n : (epoch + 1) * n]) == list(range(n))
 
 
+@given(n=st.integers(2, 30), per=st.integers(1, 12))
+@settings(max_examples=50, deadline=None)
+def test_the_first_prompts_may_be_asked_twice_and_the_others_follow(n: int, per: int) -> None:
+    once, twice = PromptOrder(n, per, [(0, 1)]), PromptOrder(n, per, [(0, 1)], first_twice=True)
+    assert [twice.numbers(k) for k in range(1, 9)] == [once.numbers(k) for k in (1, 1, 2, 3, 4, 5, 6, 7)]
+    again = PromptOrder(n, per, [(0, 1), (1, 0)], first_twice=True)  # rolled back to the first iteration
+    assert [again.numbers(k) for k in (1, 2)] == [once.numbers(1)] * 2
+    assert sorted([*again.numbers(2), *(i for k in range(3, n + 3) for i in again.numbers(k))][:n]) == list(range(n))
+
+
 def test_orders_differ_by_seed_and_epoch() -> None:
     first = [PromptOrder(30, 30, [(0, seed)]).numbers(i) for seed in (1, 2) for i in (1, 2)]
     assert len(set(first)) == 4

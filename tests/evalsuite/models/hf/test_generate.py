@@ -523,6 +523,7 @@ def test_a_shape_whose_bits_differ_together_is_computed_one_by_one_from_then_on(
     asked = [GenerateRequest(Prompt(text), Sampling(2), True) for text in _of_length(encoder, 10, 12)]
     generator = Generator(llama, encoder, max_length=256, slots=12)
     expected = answers(generator, asked)
+    monkeypatch.setattr(f"{Together.__module__}._TRIED", {})
     fill = Slots.fill
 
     def noisy(slots: Slots, first: int, prompts: Any, *args: Any) -> torch.Tensor:
@@ -539,12 +540,15 @@ def test_a_shape_is_tried_once_and_then_costs_one_forward_a_group(
     llama: Any, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     asked = [GenerateRequest(Prompt(text), Sampling(1), True) for text in _of_length(encoder, 10, 24)]
+    monkeypatch.setattr(f"{Together.__module__}._TRIED", {})
     fills = Fills(monkeypatch)
     generator = Generator(llama, encoder, max_length=256, slots=8, share_prefixes=False)
     answers(generator, asked)
     assert fills.rows[2:] == [8] + [1] * 8 + [8, 8]  # behind the two of the look at the model
     answers(generator, asked)
     assert fills.rows[13:] == [8, 8, 8]
+    answers(Generator(llama, encoder, max_length=256, slots=8, share_prefixes=False), asked)
+    assert fills.rows[18:] == [8, 8, 8]  # behind the two of its own look
 
 
 def _of_length(encoder: Encoder, n_tokens: int, n: int) -> list[str]:
