@@ -40,10 +40,12 @@ class Watch:
         self._count_skips(skips)
         self._stop(metrics)
 
-    def gap(self, mean: float, correlation: float) -> None:
-        """Warns, or raises TrainerFailed, where the generator does not say what the learner says."""
+    def gap(self, mean: float, correlation: float, staleness: int = 0) -> None:
+        """Warns, or raises TrainerFailed, where the generator does not say what the learner says. Part of what lies
+        between them is what the learner learnt meanwhile, where rollouts are older than its weights."""
         limits = self.options.gap_limits
         told = f"mean |Δ log π| {mean:.3g}, correlation {correlation:.4f}"
+        told += ", rollouts one iteration old" if staleness else ""
         # Log-probabilities that are all near 0 correlate as rounding does.
         correlation = correlation if mean > limits.warn_mean / 10 else 1.0
         if mean > limits.stop_mean or correlation < limits.stop_correlation:

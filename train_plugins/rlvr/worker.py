@@ -143,7 +143,7 @@ class Session:
                      "the others")  # fmt: skip
         # Last, so that numbers and rollouts of an iteration that ends the run are there to be looked at.
         self.watch.look(metrics, tally.skips)
-        self.watch.gap(metrics["gap_mean"], metrics["gap_correlation"])
+        self.watch.gap(metrics["gap_mean"], metrics["gap_correlation"], metrics["staleness"])
         run.extra["watch"] = self.watch.memory
 
     def _warm_value(self) -> None:

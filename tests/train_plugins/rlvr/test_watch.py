@@ -171,6 +171,8 @@ def test_a_gap_to_the_generator_warns_and_then_stops(mean: float, correlation: f
     if then == "stop":
         with pytest.raises(TrainerFailed, match=r"generator and learner disagree .*limits 0\.2, 0\.9"):
             watch.gap(mean, correlation)
+        with pytest.raises(TrainerFailed, match=r"correlation 0\.\d+, rollouts one iteration old;"):
+            watch.gap(mean, correlation, 1)
     else:
         for _ in range(2):
             watch.gap(mean, correlation)
