@@ -9,150 +9,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
-from transformers.cache_utils import Cache, CacheLayerMixin
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from torch.nn.functional import pad
+from transformers.cache_utils import Cache
 
 from evalsuite.models.hf.cache import KeysValues, LayerKind, TreeMasks, Unsupported, kept_of, near, prefix_cache
-from evalsuite.models.hf.generate import bytes_per_token
+from train_plugins.rlvr.fork_attention import NAME, ForkLayer, attention
+from train_plugins.rlvr.grid import Costs, Grid
 
 PREFILL_CPU, PREFILL_GPU = 2048, 16_384
 """Padded tokens of one forward over prompts: activations that fit a cache, or that fill a GPU."""
 
-BYTE = 8
-"""Floating point operations of a linear layer in the time that a byte of keys takes to be read."""
-
-NAME = "evalsuite_forks"
-
 Ids = Sequence[int]
-
-
-def fork_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, None]:
-    """Attention of the columns over all keys of their row; (rows, columns, heads, head size) comes back.
-
-    The queries of a group of heads stand below each other, so keys are never repeated. Like transformers' "sdpa" it
-    knows no soft-capping of scores and no sinks.
-    """
-    if attention_mask is None or kwargs.get("position_bias") is not None:
-        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
-    R, H, C, D = query.shape
-    n_keys, K, scaling = key.shape[1], key.shape[2], kwargs.get("scaling")
-    grouped = query.reshape(R, n_keys, -1, D)
-    if query.dtype == torch.float32 and not query.is_cuda:  # two products are faster there where columns are few
-        scores = torch.matmul(grouped * (D**-0.5 if scaling is None else scaling), key.transpose(2, 3))
-        scores = scores.view(R, n_keys, -1, C, K) + attention_mask[:, :, None]
-        mixed = torch.matmul(torch.softmax(scores, -1).view(R, n_keys, -1, K), value)
-    else:
-        mask = attention_mask.repeat(1, 1, H // n_keys, 1)
-        mixed = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scaling)
-    return mixed.view(R, H, C, value.shape[-1]).transpose(1, 2).contiguous(), None
-
-
-ALL_ATTENTION_FUNCTIONS.register(NAME, fork_attention)
-
-
-@contextmanager
-def attention(model: Any, name: str) -> Iterator[None]:
-    """Within it the model's layers attend by the function of that name; "eager" stays, for it may be all there is."""
-    config = model.config.get_text_config(decoder=True)
-    before = config._attn_implementation
-    if before != "eager":
-        config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-
-
-class ForkLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's keys and values, (rows, heads, capacity, size); the next tokens go behind the first `n`."""
-
-    is_sliding = False  # windows are in the mask
-
-    def __init__(self, keys: Tensor, values: Tensor, n: int) -> None:
-        super().__init__()
-        self.keys, self.values, self.n = keys, values, n
-        self.is_initialized = True
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> KeysValues:
-        stop = self.n + key_states.shape[2]
-        self.keys[:, :, self.n : stop] = key_states
-        self.values[:, :, self.n : stop] = value_states
-        self.n = stop
-        return self.keys[:, :, :stop], self.values[:, :, :stop]
-
-    def get_seq_length(self, *args: Any) -> int:
-        return self.n
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.n + query_length, 0
-
-    def get_max_length(self) -> int:
-        return -1
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Which prompt each row has, and the place (row · width + column) of each sample. Other places are free."""
-
-    width: int
-    prompts: tuple[int, ...]
-    places: tuple[int, ...]
-
-    @classmethod
-    def of(cls, owners: Sequence[int], width: int) -> Grid:
-        """Seats the samples, whose prompts are `owners`, in their order."""
-        prompts: list[int] = []
-        places: list[int] = []
-        last: dict[int, int] = {}  # the place last given to a sample of a prompt
-        for owner in owners:
-            place = last.get(owner, -1) + 1
-            if place % width == 0:
-                place = len(prompts) * width
-                prompts.append(owner)
-            last[owner] = place
-            places.append(place)
-        return cls(width, tuple(prompts), tuple(places))
-
-    @property
-    def n_places(self) -> int:
-        return len(self.prompts) * self.width
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What a step costs a model, in floating point operations: per place, per key of a row, per key and place."""
-
-    place: float
-    key: float
-    pair: float
-
-    @classmethod
-    def of(cls, model: Any) -> Costs:
-        config = model.config.get_text_config(decoder=True)
-        read = bytes_per_token(model)
-        groups = config.num_attention_heads / (getattr(config, "num_key_value_heads", None) or 1)
-        numbers = read / model.dtype.itemsize  # of a key and a value
-        return cls(2.0 * sum(p.numel() for p in model.parameters()), BYTE * float(read), 2 * groups * numbers)
-
-    def best(self, owners: Sequence[int], widths: Sequence[int], n_prompt: int, n_own: int) -> Grid:
-        """The cheapest grid, where prompts have `n_prompt` tokens and samples `n_own` behind them."""
-        grids = [Grid.of(owners, width) for width in widths]
-        return min(grids, key=lambda grid: self._step(grid, n_prompt + n_own * grid.width))
-
-    def _step(self, grid: Grid, n_keys: int) -> float:
-        row = grid.width * self.place + n_keys * (self.key + grid.width * self.pair)
-        return len(grid.prompts) * row
 
 
 class Forks:

@@ -1,4 +1,4 @@
-"""The arithmetic of RLVR: rewards of tokens, advantages, losses, the gap to the generator. For the worker process.
+"""The arithmetic of RLVR: rewards of tokens, advantages, losses. For the worker process.
 
 Imports torch, knows no model and no data, changes none of its arguments. Axes: N rollouts, T response tokens, P
 positions that have a value (one more than the longest response where that fits), B prompts, G rollouts of one prompt.
@@ -11,7 +11,6 @@ and 3.1 (arXiv 2411.15124). Losses come back per position: sums and counts over 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,7 +20,6 @@ from train_plugins.rlvr.options import KL, Advantage
 KL_CLAMP = 40.0  # GRPO's release clamps the log-ratio to ±40, where exp still fits float32
 WHITEN_EPS = 1e-8
 GROUP_EPS = 1e-8
-GAP_WEIGHT_LIMIT = 2.0
 
 
 def response_mask(last_N: Tensor, width: int) -> Tensor:
@@ -219,66 +217,12 @@ def _value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: flo
     return plain, (torch.clamp(values, old_values - clip, old_values + clip) - returns).square()
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """How far the learner's log-probabilities are from the generator's, over the tokens of a batch.
-
-    `mean`, `p99`, `maximum` of |Δ|, Δ = learner - generator. `correlation` of the two, NaN where one is constant.
-    `k3`: mean of exp(Δ) - 1 - Δ, an estimate of KL(generator, learner). `beyond_clip`: share with |exp(Δ) - 1| > clip.
-    """
-
-    mean: float
-    p99: float
-    maximum: float
-    correlation: float
-    k3: float
-    beyond_clip: float
-
-
-def gap(learner_logprobs: Tensor, generator_logprobs: Tensor, clip: float) -> Gap:
-    """The gap over tokens given as two tensors of one shape, response tokens only. Raises ValueError for no tokens."""
-    learner, generator = learner_logprobs.detach().double().flatten(), generator_logprobs.detach().double().flatten()
-    if not learner.numel():
-        raise ValueError("no tokens to compare the learner with the generator on")
-    delta = learner - generator
-    ranked = delta.abs().sort().values
-    return Gap(
-        mean=ranked.mean().item(),
-        p99=_quantile(ranked, 0.99),
-        maximum=ranked[-1].item(),
-        correlation=_correlation(learner, generator),
-        k3=(torch.expm1(delta) - delta).mean().item(),
-        beyond_clip=(torch.expm1(delta).abs() > clip).double().mean().item(),
-    )
-
-
-def gap_weight(learner_logprobs: Tensor, generator_logprobs: Tensor, limit: float = GAP_WEIGHT_LIMIT) -> Tensor:
-    """min(exp Δ, limit) of each token, without gradient: truncated importance weights (`gap_correction: truncated`)."""
-    return policy_ratio(learner_logprobs, generator_logprobs).detach().clamp(max=limit)
-
-
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
     """1 - var(R - v) / var(R) under the mask: 1 is perfect, 0 as good as a constant. NaN for constant returns."""
     kept, wanted = values.detach()[mask].double(), returns.detach()[mask].double()
     if kept.numel() < 2 or wanted.min() == wanted.max():
         return float("nan")
     return 1.0 - ((wanted - kept).var() / wanted.var()).item()
-
-
-def _quantile(ranked_N: Tensor, q: float) -> float:
-    """Linear between ranks, as numpy; torch.quantile refuses more than 2**24 values."""
-    at = q * (ranked_N.numel() - 1)
-    low = int(at)
-    high = min(low + 1, ranked_N.numel() - 1)
-    return float(torch.lerp(ranked_N[low], ranked_N[high], at - low))
-
-
-def _correlation(a_N: Tensor, b_N: Tensor) -> float:
-    """Pearson's."""
-    if a_N.min() == a_N.max() or b_N.min() == b_N.max():
-        return float("nan")
-    a_N, b_N = a_N - a_N.mean(), b_N - b_N.mean()
-    return float((a_N * b_N).sum() / (a_N.norm() * b_N.norm()))
 
 
 def _to_width(values_NT: Tensor, width: int) -> Tensor:

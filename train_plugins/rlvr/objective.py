@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from evalsuite.errors import TrainerFailed
-from train_plugins.rlvr import losses
+from train_plugins.rlvr import gaps, losses
 from train_plugins.rlvr.learner import Learner, learning_rate
 from train_plugins.rlvr.options import RLVROptions
 from train_plugins.rlvr.pages import Group, Page
@@ -284,7 +284,7 @@ def _policy_losses(
         old, advantages = made.old[where][mask], made.advantages[where][mask]
         per_token = losses.policy_loss(logprobs, old, advantages, options.clip, options.clip_high)
         if options.gap_correction == "truncated":
-            per_token = per_token * losses.gap_weight(old, made.generated[where][mask])
+            per_token = per_token * gaps.gap_weight(old, made.generated[where][mask])
         if options.kl_in == "loss" and made.reference is not None and options.beta:
             ratio = losses.policy_ratio(logprobs, old)
             apart = logprobs - made.reference[where][mask]

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from train_plugins.rlvr import losses
+from train_plugins.rlvr import gaps, losses
 from train_plugins.rlvr.learner import Learner
 from train_plugins.rlvr.objective import Experience, Tally
 from train_plugins.rlvr.rollouts import Batch, Rollout
@@ -21,7 +21,7 @@ def metrics_of(learner: Learner, batch: Batch, made: Experience, tally: Tally) -
     """Every number of an iteration but its times; needs `made.old`, so it comes after the updates."""
     rollouts = batch.rollouts
     tokens = made.old[made.mask]
-    apart = losses.gap(tokens, made.generated[made.mask], learner.options.clip)
+    apart = gaps.gap(tokens, made.generated[made.mask], learner.options.clip)
     found: dict[str, Any] = {
         "score": float(made.scores.mean()),
         "pass_rate": _mean([float(r.reward.total >= 1) for r in rollouts]),

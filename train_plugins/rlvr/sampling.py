@@ -14,7 +14,8 @@ from torch import Tensor
 from evalsuite.errors import CheckpointError, DataError, TrainerFailed, UsageError
 from evalsuite.models.hf.cache import TreeMasks, Unsupported
 from evalsuite.models.hf.generate import bytes_per_token
-from train_plugins.rlvr.forks import Forks, Ids, attention, forks_work
+from train_plugins.rlvr.fork_attention import attention
+from train_plugins.rlvr.forks import Forks, Ids, forks_work
 from train_plugins.rlvr.rollouts import Request, Response, Sampling
 
 BUDGET_CPU = 2 << 30

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from tests.train_plugins.rlvr import plain
 from tests.train_plugins.rlvr.comparing import close, gradients, tensor
+from train_plugins.rlvr.gaps import gap, gap_weight
 from train_plugins.rlvr.losses import (
     KL_CLAMP,
     explained_variance,
     flat_groups,
     gae,
-    gap,
-    gap_weight,
     group_advantages,
     kl_estimate,
     mean_and_variance,
