@@ -35,6 +35,10 @@ def write_tiny(
     The same arguments give the same bytes. `tied`: input and output embeddings are one matrix.
     """
     import torch
+
+    from evalsuite.models.lean import import_generation
+
+    import_generation()
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(

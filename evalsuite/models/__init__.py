@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from evalsuite.errors import EngineError, did_you_mean
+from evalsuite.models.lean import import_generation
 from evalsuite.types import Model
 
 GROUP = "evalsuite.models"
@@ -77,6 +78,8 @@ def gpu_is_visible() -> bool:
 
 def open_model(spec: EngineSpec, checkpoint: Path | None) -> Model:
     """The engine with the checkpoint loaded; close it when done. Raises EngineError when it cannot start."""
+    if spec.name == "hf":
+        import_generation()
     module_name, _, attribute = known_engines()[spec.name].partition(":")
     engine = getattr(importlib.import_module(module_name), attribute)
     options = dict(spec.options)

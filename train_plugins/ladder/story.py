@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import forkserver, get_context
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from evalsuite.models.lean import import_generation
 from evalsuite.scorecard import Result, Scorecard, read
 from evalsuite.trainers import read_events
 
@@ -22,7 +27,6 @@ WHAT = {
     "ppo": "rewarded on all four tasks, PPO",
     "narrow": "rewarded on reverse alone, GRPO without KL",
 }
-NEEDED = ("evalsuite.cli.score", "evalsuite.score", "evalsuite.models.hf.model", "lm_eval.tasks")
 WINDOW = 5  # iterations that a reward is averaged over
 
 
@@ -77,27 +81,46 @@ def _rewarded(loop: Path, told: Told) -> Told:
 # -- scores --
 
 
-def get_ready() -> None:
-    """Starts the process that those of `measure` are forked from, which imports what they need while others work."""
-    forkserver.set_forkserver_preload(list(NEEDED))
-    forkserver.ensure_running()
+def second_process() -> ProcessPoolExecutor:
+    """A process for half of `measure`, which imports what it needs while others work."""
+    second = ProcessPoolExecutor(1, get_context("spawn"), _end_with, (os.getpid(),))
+    second.submit(_import)
+    return second
 
 
-def measure(checkpoints: Sequence[Told], results: Path, threads: int, processes: int = 2) -> Iterator[str]:
-    """Scores every checkpoint, `processes` at a time: the development suite, then the unseen one for the curve alone.
+def _end_with(parent: int) -> None:
+    """A pool's process outlives one that was killed, and would hold its journals."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=look, name="parent", daemon=True).start()
+
+
+def _import() -> None:
+    import_generation()
+    for name in ("evalsuite.cli.score", "evalsuite.score", "evalsuite.models.hf.model", "lm_eval.tasks"):
+        import_module(name)
+
+
+def measure(checkpoints: Sequence[Told], results: Path, threads: int, second: Executor) -> Iterator[str]:
+    """Scores every checkpoint, every other one in `second`: the development suite, then the unseen one for the curve
+    alone.
 
     That comes after the last verdict, where nothing can be chosen by it any more; `evalsuite score` and `gate` refuse
     the unseen suite. Yields what a person would have typed and read.
     """
-    with ProcessPoolExecutor(processes, get_context("forkserver")) as pool:
-        for told, text in zip(checkpoints, pool.map(_measured, [
-            (str(each.path), str(results), threads) for each in checkpoints
-        ]), strict=True):  # fmt: skip
-            yield f"$ evalsuite score {told.path} --suite ladder --results {results}\n{text}"
+    asked = [(str(each.path), str(results), threads) for each in checkpoints]
+    theirs = [second.submit(_measured, each) for each in asked[::2]]
+    for i, told in enumerate(checkpoints):
+        text = _measured(asked[i]) if i % 2 else theirs[i // 2].result()
+        yield f"$ evalsuite score {told.path} --suite ladder --results {results}\n{text}"
 
 
 def _measured(asked: tuple[str, str, int]) -> str:
-    """In a process of its own: both suites; the development scores as text."""
+    """Both suites; the development scores as text."""
     from evalsuite.cli.score import command, make_job
     from evalsuite.score import score
 

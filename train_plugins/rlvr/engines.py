@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evalsuite.models.lean import import_generation
 from train_plugins.rlvr.rollouts import Generator, Sampling
 
 
@@ -46,6 +47,8 @@ def build(spec: GeneratorSpec) -> Generator:
 def hf_generator(spec: GeneratorSpec) -> Generator:
     """A transformers model, on a GPU where one is visible."""
     import torch
+
+    import_generation()
     from transformers import AutoModelForCausalLM
 
     from train_plugins.rlvr.sampling import HFGenerator

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from evalsuite.errors import CheckpointError, TrainerFailed
+from evalsuite.models.lean import import_generation
 from train_plugins.chat import load_tokenizer
 from train_plugins.publishing import Saver
 from train_plugins.rlvr import losses, objective
@@ -44,6 +45,7 @@ GO = Action("go")
 def work(run: Run) -> None:
     options: RLVROptions = run.options
     assert run.job.start is not None
+    import_generation()
     if options.generator == "vllm":
         check_vllm(run.job.start.path, options.weight_transfer)  # before minutes of loading
     tokenizer = load_tokenizer(run.job.start.path, options.chat_template)
