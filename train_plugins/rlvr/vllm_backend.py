@@ -48,7 +48,7 @@ class VLLMGenerator:
         weight_transfer: str = "auto",
     ) -> None:
         transfer = check_vllm(start, weight_transfer)
-        os.environ.update(_environment(options))
+        os.environ.update(_environment(options, transfer))
         from vllm import EngineArgs  # reads the environment
 
         from evalsuite.models.vllm.engine import Engine
@@ -195,7 +195,7 @@ def _tensor_names(folder: Path) -> set[str]:
     return names
 
 
-def _environment(options: Mapping[str, float | bool | str]) -> dict[str, str]:
+def _environment(options: Mapping[str, float | bool | str], transfer: Transfer) -> dict[str, str]:
     """Variables that vLLM reads when it is imported; what the user has set stays."""
     from evalsuite.models.cores import usable_cores
     from evalsuite.models.vllm.install import is_cpu_build
@@ -206,11 +206,11 @@ def _environment(options: Mapping[str, float | bool | str]) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "TOKENIZERS_PARALLELISM": "false",
-        # Handles of GPU memory are pickled on the way to workers in processes of their own.
-        "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
         # With one device the engine's core and its worker would be two more processes.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if int(options.get("tensor_parallel_size", 1)) == 1 else "1",
     }
+    if transfer != "shared_memory":  # handles of GPU memory are pickled on the way to workers of ours
+        found["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
     if is_cpu_build():
         found |= {
             "VLLM_CPU_KVCACHE_SPACE": str(int(options.get("kv_gib", CPU_KV_GIB))),
