@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 
 from evalsuite.types import Doc, Score
+from evalsuite.verify.constraints.benchmark import prompt, target
 from evalsuite.verify.constraints.ifeval import IFEVAL_IDS, check_rows
 from evalsuite.verify.constraints.ifeval import tools as tools_for
 from evalsuite.verify.constraints.scoring import as_official_metrics, score, verdicts
@@ -28,16 +29,6 @@ def gold_response(doc: Doc) -> str:
 def tools() -> Mapping[str, str]:
     """Which language tools answer on this machine, for the scorecard: {"language": "langdetect 1.0.9", …}."""
     return tools_for(IFEVAL_IDS)
-
-
-def prompt(doc: Doc) -> str:
-    """The row's prompt, verbatim."""
-    return str(doc["prompt"])
-
-
-def target(doc: Doc) -> str:
-    """Nothing: there is no one right answer."""
-    return ""
 
 
 def process_docs(docs: Iterable[Doc]) -> Iterable[Doc]:

@@ -2,48 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from evalsuite.errors import BenchmarkError
-from evalsuite.types import Doc, Score
-from evalsuite.verify.constraints import scoring
-from evalsuite.verify.constraints.ood import OOD_IDS, check_rows
-from evalsuite.verify.constraints.ood import tools as tools_for
+from evalsuite.verify.constraints.benchmark import VARIANTS, ConstraintBenchmark, prompt, target
+from evalsuite.verify.constraints.ood import OOD_IDS
 from evalsuite.verify.constraints.registry import Variant
-from evalsuite.verify.constraints.scoring import Verdict, as_official_metrics
+from evalsuite.verify.constraints.scoring import as_official_metrics
 from evalsuite.verify.lmeval import micro
 
-VARIANTS = ("tulu3", "ifbench")
 VARIANT: Variant = "tulu3"
 PROMPTS = Path(__file__).with_name("prompts.jsonl")
 
-
-def verify(response: str, doc: Doc, variant: Variant = VARIANT) -> Score:
-    """1 when every instruction is followed loosely. Parts: the other three official metrics, and both modes per id."""
-    return scoring.score(response, doc, variant)
-
-
+_benchmark = ConstraintBenchmark(OOD_IDS, VARIANT)
+verify = _benchmark.verify
+verdicts = _benchmark.verdicts
 process_results = as_official_metrics(verify)
-
-
-def verdicts(response: str, doc: Doc, variant: Variant = VARIANT) -> tuple[Verdict, ...]:
-    """Both modes on each instruction of the row, with reasons."""
-    return scoring.verdicts(response, doc, variant)
-
-
-def gold_response(doc: Doc) -> str:
-    """A made-up response that follows the row's instruction; two at once only where one text happens to follow both."""
-    # By name: how an answer is made up is no part of the grading, so it stays out of the benchmark's digest.
-    answers = import_module("evalsuite.verify.constraints.ood_answers")
-    return str(answers.answer(doc["instruction_id_list"], doc["kwargs"], VARIANT))
-
-
-def tools() -> Mapping[str, str]:
-    """Which language tools answer on this machine, for the scorecard."""
-    return tools_for(OOD_IDS, VARIANT)
+process_docs = _benchmark.process_docs
+gold_response = _benchmark.gold_response
+tools = _benchmark.tools
 
 
 def dataset(sha256: str = "", **_: Any) -> Mapping[str, Any]:
@@ -60,23 +39,9 @@ def dataset(sha256: str = "", **_: Any) -> Mapping[str, Any]:
     return {"train": datasets.Dataset.from_list(rows)}
 
 
-def prompt(doc: Doc) -> str:
-    """The row's prompt, verbatim."""
-    return str(doc["prompt"])
-
-
-def target(doc: Doc) -> str:
-    """Nothing: there is no one right answer."""
-    return ""
-
-
-def process_docs(docs: Iterable[Doc]) -> Iterable[Doc]:
-    """The rows as they are; raises DataError that names every row that cannot be judged."""
-    check_rows(docs, VARIANT)
-    return docs
-
-
 __all__ = [
+    "VARIANT",
+    "VARIANTS",
     "dataset",
     "gold_response",
     "micro",
