@@ -2,46 +2,30 @@
 
 import random
 
-import datasets
-
-from evalsuite.types import Doc, Score
+from evalsuite.verify.drawn import Row, as_dataset, gold_response, question, same_word
 from evalsuite.verify.lmeval import as_process_results
 
 N_TEST = 200
 LETTERS = "abcdefgh"
 
 
-def draw(rng: random.Random) -> dict[str, str]:
+def draw(rng: random.Random) -> Row:
     """One row: `question` "reverse hade", `answer` "edah"."""
     letters = "".join(rng.choices(LETTERS, k=4))
     return {"question": f"reverse {letters}", "answer": letters[::-1]}
 
 
-def test_rows() -> list[dict[str, str]]:
+def test_rows() -> list[Row]:
     """The fixed test set: the first 200 different questions of its seed."""
-    rng, rows = random.Random("demo_reverse"), {}
+    rng, rows = random.Random("demo_reverse"), dict[str, Row]()
     while len(rows) < N_TEST:
         row = draw(rng)
         rows[row["question"]] = row
     return list(rows.values())
 
 
-def dataset(**_: object) -> dict[str, datasets.Dataset]:
-    return {"test": datasets.Dataset.from_list(test_rows())}
-
-
-def question(doc: Doc) -> str:
-    return str(doc["question"])
-
-
-def gold_response(doc: Doc) -> str:
-    return str(doc["answer"])
-
-
-def verify(response: str, doc: Doc) -> Score:
-    said = response.strip()
-    right = sum(a == b for a, b in zip(said, doc["answer"], strict=False)) / len(doc["answer"])
-    return Score(float(said == doc["answer"]), {"letters": right}, said[:40])
-
-
+dataset = as_dataset(test_rows)
+verify = same_word
 process_results = as_process_results(verify, "exact_match")
+
+__all__ = ["dataset", "draw", "gold_response", "process_results", "question", "test_rows", "verify"]
