@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from evalsuite.cli.judge import judge_options
 from evalsuite.cli.options import benchmarks_option, comma_list, complete_benchmarks, results_option
+
+if TYPE_CHECKING:
+    from evalsuite.checking import Finding
 
 EPILOG = """\b
 Examples:
@@ -54,76 +57,38 @@ output_2, label, subset) adds agreement with people. The result is kept with the
 )
 @results_option("Where a judge's answers and its calibration are kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(
-    tasks: tuple[str, ...] | None,
-    data_roots: tuple[str, ...],
-    hub: bool,
-    extra: tuple[Path, ...],
-    n_prompts: int | None,
-    checkpoint: Path | None,
-    chat_template: str | None,
-    data: Path | None,
-    results: Path,
-    as_json: bool,
-    **judge: Any,
-) -> int:
+def command(**options: Any) -> int:
     """Prove that every benchmark loads, grades its hand-written cases and accepts its own gold answers.
 
     Gold answers are checked on the real rows, where a data root has them. Exits 2 when anything is wrong.
     """
-    if judge["judges"]:
-        if tasks is not None or n_prompts is not None:
+    if options["judges"]:
+        if options["tasks"] is not None or options["n_prompts"] is not None:
             raise click.UsageError("--judge calibrates judges; --tasks and --print-prompts are for benchmarks")
-        _check_judges({**judge, "results": results}, extra, data, as_json)
+        _check_judges(options)
         return 0
-    if data is not None:
+    if options["data"] is not None:
         raise click.UsageError("--data is for --judge")
-    return _check_benchmarks(
-        tasks,
-        data_roots,
-        hub,
-        extra,
-        n_prompts=n_prompts,
-        checkpoint=checkpoint,
-        template=chat_template,
-        as_json=as_json,
-    )
+    return _check_benchmarks(options)
 
 
-def _check_benchmarks(
-    tasks: tuple[str, ...] | None,
-    data_roots: tuple[str, ...],
-    hub: bool,
-    extra: tuple[Path, ...],
-    *,
-    n_prompts: int | None,
-    checkpoint: Path | None,
-    template: str | None,
-    as_json: bool,
-) -> int:
-    from evalsuite import data
+def _check_benchmarks(options: Mapping[str, Any]) -> int:
     from evalsuite.benchmark import find_benchmark
     from evalsuite.checking import check
+    from evalsuite.data import data_roots
 
-    roots = data.data_roots(data_roots)
+    tasks, extra, as_json = options["tasks"], options["extra"], options["as_json"]
+    roots = data_roots(options["data_roots"])
     for name in tasks or ():
         find_benchmark(name, extra)
-    if n_prompts is not None:
-        _print_prompts(tasks, extra, roots, n_prompts, checkpoint, template)
+    if options["n_prompts"] is not None:
+        _print_prompts(options, roots)
         return 0
     findings = []
-    for finding in check(tasks, extra, roots, hub=hub):
+    for finding in check(tasks, extra, roots, hub=options["hub"]):
         findings.append(finding)
         if not as_json:
-            golds = (
-                ""
-                if finding.n_golds is None
-                else f", {finding.n_golds - len(finding.rejected)}/{finding.n_golds} golds"
-            )
-            notes = "".join(f"; {n}" for n in finding.notes)
-            click.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.benchmark}: {finding.n_cases} cases{golds}{notes}")
-            for problem in finding.problems:
-                click.echo(f"     {problem}")
+            _print_finding(finding)
     if as_json:
         rows = [
             {"benchmark": f.benchmark, "ok": f.ok, "problems": f.problems, "n_cases": f.n_cases, "n_golds": f.n_golds}
@@ -134,33 +99,36 @@ def _check_benchmarks(
     return 0 if all(f.ok for f in findings) else 2
 
 
-def _print_prompts(
-    tasks: tuple[str, ...] | None,
-    extra: tuple[Path, ...],
-    roots: tuple[Path, ...],
-    n: int,
-    checkpoint: Path | None,
-    chat_template: str | None,
-) -> None:
+def _print_finding(finding: Finding) -> None:
+    n = finding.n_golds
+    golds = "" if n is None else f", {n - len(finding.rejected)}/{n} golds"
+    notes = "".join(f"; {note}" for note in finding.notes)
+    click.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.benchmark}: {finding.n_cases} cases{golds}{notes}")
+    for problem in finding.problems:
+        click.echo(f"     {problem}")
+
+
+def _print_prompts(options: Mapping[str, Any], roots: tuple[Path, ...]) -> None:
     from evalsuite.benchmark import find_benchmark, known_benchmarks
     from evalsuite.checking import prompts
     from evalsuite.models.chat import TEMPLATE_DATE, ChatTemplate
     from evalsuite.models.encoding import Encoder
 
+    checkpoint, template, extra = options["checkpoint"], options["chat_template"], options["extra"]
     if checkpoint is None:
         raise click.UsageError("--print-prompts needs --checkpoint DIR, whose tokenizer and chat template are used")
     encoder = Encoder.from_checkpoint(checkpoint)
-    for name in tasks or known_benchmarks(extra):
+    for name in options["tasks"] or known_benchmarks(extra):
         benchmark = find_benchmark(name, extra)
         chat = benchmark.meta.chat
-        render = ChatTemplate.from_checkpoint(checkpoint, chat_template, now=TEMPLATE_DATE).render if chat else None
-        for sample, text in prompts(benchmark, roots, render, n):
+        render = ChatTemplate.from_checkpoint(checkpoint, template, now=TEMPLATE_DATE).render if chat else None
+        for sample, text in prompts(benchmark, roots, render, options["n_prompts"]):
             n_tokens = len(encoder.encode(text, chat=chat))
             click.echo(f"--- {name} {sample} ({n_tokens} tokens)\n{text}\n--- end")
 
 
-def _check_judges(options: Mapping[str, Any], extra: Sequence[Path], data: Path | None, as_json: bool) -> None:
-    """Calibrates every judge that was given, one after another. `extra` has benchmarks with protocols of their own."""
+def _check_judges(options: Mapping[str, Any]) -> None:
+    """Calibrates every judge that was given, one after another; benchmarks of the user may bring protocols."""
     from evalsuite.benchmark import known_benchmarks
     from evalsuite.calibration import calibrate, read_llmbar
     from evalsuite.cli.judge import choose_judges, judge_of
@@ -168,8 +136,8 @@ def _check_judges(options: Mapping[str, Any], extra: Sequence[Path], data: Path 
     from evalsuite.progress import observer
     from evalsuite.provenance import command_line
 
-    rows = read_llmbar(data) if data is not None else []
-    near = tuple(known_benchmarks(extra).values())
+    rows = read_llmbar(options["data"]) if options["data"] is not None else []
+    near = tuple(known_benchmarks(options["extra"]).values())
     pairs = [(spec, parse_spec(spec, near).protocol or "href") for spec in options["judges"]]
     for chosen in choose_judges(pairs, options, near):
         watcher = observer()
@@ -178,7 +146,7 @@ def _check_judges(options: Mapping[str, Any], extra: Sequence[Path], data: Path 
                 found = calibrate(judge, options["results"], rows, observer=watcher, command=command_line())
         finally:
             watcher.close()
-        if as_json:
+        if options["as_json"]:
             click.echo(json.dumps({"judge": judge.identity(), "calibration": found}, indent=1, ensure_ascii=False))
         else:
             _print_calibration(f"{judge.name} ({judge.protocol.name}, {judge.digest[:12]})", found)

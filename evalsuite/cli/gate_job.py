@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from evalsuite.cli.engine import allow_code, describe_engine, engine_options, sandbox_options
+from evalsuite.cli.engine import allow_code, engine_options, sandbox_options
 from evalsuite.cli.gate_plan import complete_policies
 from evalsuite.cli.judge import judge_options, make_judges
 from evalsuite.cli.options import comma_list, complete_benchmarks, complete_suites, data_options, folder_options
+from evalsuite.cli.score import describe_job
 
 if TYPE_CHECKING:
-    from evalsuite.benchmark import Benchmark
     from evalsuite.gate.policy import Policy
     from evalsuite.gating import GateJob
     from evalsuite.registry import Registry
@@ -93,7 +93,7 @@ def make_gate_job(options: Mapping[str, Any], checkpoint: Path) -> GateJob:
     allow_code(options)
 
     def job(folder: Path, name: str | None = None) -> Job:
-        return _job(options, suite, columns, judges, folder, name)
+        return describe_job({**options, "name": name}, folder, suite, columns, judges)
 
     candidate = job(checkpoint, options["name"])
     champion, ref, generation = _reference(options["against"] or policy.champion, registry, job)
@@ -149,34 +149,6 @@ def suite_and_policy(options: Mapping[str, Any]) -> tuple[Suite, Policy]:
             "changed, then pin the new digest"
         )
     return suite, policy
-
-
-def _job(
-    options: Mapping[str, Any],
-    suite: Suite,
-    columns: Mapping[str, Benchmark],
-    judges: Mapping[str, Any],
-    folder: Path,
-    name: str | None,
-) -> Job:
-    from evalsuite.data import data_roots
-    from evalsuite.score import Job
-
-    chat = any(b.meta.chat for b in columns.values())
-    reference, path, engine, render = describe_engine({**options, "name": name}, folder, chat)
-    return Job(
-        suite=suite,
-        columns=columns,
-        checkpoint=reference,
-        path=path,
-        engine=engine,
-        render=render,
-        results=options["results"],
-        data_roots=data_roots(options["data_roots"]),
-        offline=options["offline"],
-        wait=not options["no_wait"],
-        judges=judges,
-    )
 
 
 MakeJob = Callable[..., "Job"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from evalsuite.cli.judge import judge_options, make_judges
 from evalsuite.cli.options import comma_list, complete_benchmarks, complete_suites, data_options, folder_options
 
 if TYPE_CHECKING:
-    from evalsuite.score import Job
+    from evalsuite.benchmark import Benchmark
+    from evalsuite.score import Job, JudgeMaker
+    from evalsuite.suite import Suite
 
 EPILOG = """\b
 Examples:
@@ -89,8 +92,6 @@ def make_job(options: Mapping[str, Any], *, release: bool = False) -> Job:
 
     Raises UnseenBudget where a benchmark is unseen, unless a release asks.
     """
-    from evalsuite.data import data_roots
-    from evalsuite.score import Job
     from evalsuite.suite import adhoc_suite, load_suite
 
     settings = (options["extra"], options["regime"], not options["no_quirks"])
@@ -104,7 +105,6 @@ def make_job(options: Mapping[str, Any], *, release: bool = False) -> Job:
         from evalsuite.unseen import refuse
 
         refuse(suite, columns)
-    roots = data_roots(options["data_roots"])
     judges, skipped = make_judges(options, columns)
     columns = {c: b for c, b in columns.items() if c not in skipped}
     if not columns:
@@ -112,8 +112,33 @@ def make_job(options: Mapping[str, Any], *, release: bool = False) -> Job:
             f"--skip-judged leaves nothing to score: {', '.join(skipped)} need a judge (--judge ENGINE)"
         )
     allow_code(options)
+    return replace(
+        describe_job(options, options["checkpoint"], suite, columns, judges),
+        limit=options["limit"],
+        samples=_samples(options["samples"]),
+        seed=options["seed"],
+        fresh=options["fresh"],
+        keep_failed=options["keep_failed"],
+        require_complete=options["require_complete"],
+        rejudge=options["rejudge"],
+        skipped=skipped,
+    )
+
+
+def describe_job(
+    options: Mapping[str, Any],
+    checkpoint: Path | None,
+    suite: Suite,
+    columns: Mapping[str, Benchmark],
+    judges: Mapping[str, JudgeMaker],
+) -> Job:
+    """One checkpoint on these columns, all samples of them, as the options of engine and data say; starts nothing."""
+    from evalsuite.data import data_roots
+    from evalsuite.score import Job
+
+    roots = data_roots(options["data_roots"])
     chat = any(b.meta.chat for b in columns.values())
-    reference, path, engine, render = describe_engine(options, options["checkpoint"], chat)
+    reference, path, engine, render = describe_engine(options, checkpoint, chat)
     return Job(
         suite=suite,
         columns=columns,
@@ -124,16 +149,8 @@ def make_job(options: Mapping[str, Any], *, release: bool = False) -> Job:
         results=options["results"],
         data_roots=roots,
         offline=options["offline"],
-        limit=options["limit"],
-        samples=_samples(options["samples"]),
-        seed=options["seed"],
-        fresh=options["fresh"],
-        keep_failed=options["keep_failed"],
         wait=not options["no_wait"],
-        require_complete=options["require_complete"],
         judges=judges,
-        rejudge=options["rejudge"],
-        skipped=skipped,
     )
 
 
