@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
-from types import TracebackType
-from typing import Any, Self, cast, get_args
+from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
 from evalsuite import provenance
@@ -18,6 +17,7 @@ from evalsuite.errors import BenchmarkError, CheckpointError, EngineError, Usage
 from evalsuite.journal import Answer
 from evalsuite.models import EngineSpec, open_model
 from evalsuite.models.api.access import LOOPBACK
+from evalsuite.models.late import LateModel
 from evalsuite.protocol import (
     Positions,
     Protocol,
@@ -56,7 +56,7 @@ class Shown:
     suspicious: bool
 
 
-class Judge:
+class Judge(LateModel):
     """Asks in the words of a protocol and reads the answers. The model is opened at the first question.
 
     `who` identifies the model: everything in it is part of the judge's identity. `render` is the judge's own chat
@@ -79,21 +79,13 @@ class Judge:
         encoder: Callable[[], Any] | None = None,
         calibration: Callable[[str], Mapping[str, Any] | None] = lambda digest: None,
     ) -> None:
+        super().__init__(open_engine)
         self.protocol, self.templates, self.who = protocol, dict(templates), dict(who)
         self.positions: Positions = positions or protocol.positions
         self.parser = parser or protocol.parser
         self.local, self.discrete = local, discrete
-        self._open, self._render, self._encoder, self._calibration = open_engine, render, encoder, calibration
-        self._model: Model | None = None
+        self._render, self._encoder, self._calibration = render, encoder, calibration
         self._merges_system = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def name(self) -> str:
@@ -151,17 +143,6 @@ class Judge:
             "pairwise": self.protocol.pairwise_template() is not None,
             "calibration": self._calibration(self.digest),
         }
-
-    def model(self) -> Model:
-        if self._model is None:
-            self._model = self._open()
-        return self._model
-
-    def close(self) -> None:
-        """Gives the judge's memory back. Idempotent."""
-        if self._model is not None:
-            self._model.close()
-            self._model = None
 
     def orders(self, ask: Ask) -> tuple[bool, ...]:
         """In which orders an ask is shown: swapped or not."""

@@ -11,13 +11,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from evalsuite.errors import CheckpointError, UsageError, did_you_mean
+from evalsuite.models.late import LateModel
 from evalsuite.progress import Observer, Silent
 from evalsuite.types import Finish, GenerateRequest, Message, Model, Prompt, Response, Sampling
 
@@ -124,42 +124,21 @@ class EngineOptions:
                 yield f"{name} is {value}; expected {least} or more"
 
 
-@dataclass(slots=True)
-class Engine:
+class Engine(LateModel):
     """A model that is opened at the first question. `identity` is everything an answer depends on besides the question.
 
-    `name` is what rows call the model. Close it to have its memory back; a closed engine opens again when it is asked.
+    `name` is what rows call the model.
     """
 
-    name: str
-    identity: Mapping[str, Any]
-    open_model: Callable[[], Model]
-    _model: Model | None = field(default=None, repr=False)
-    _merges_system: bool = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def __init__(self, name: str, identity: Mapping[str, Any], open_model: Callable[[], Model]) -> None:
+        super().__init__(open_model)
+        self.name, self.identity = name, identity
+        self._merges_system = False
 
     @property
     def digest(self) -> str:
         """sha256 of the identity."""
         return _sha256(dict(self.identity))
-
-    def model(self) -> Model:
-        if self._model is None:
-            self._model = self.open_model()
-        return self._model
-
-    def close(self) -> None:
-        """Idempotent."""
-        if self._model is not None:
-            self._model.close()
-            self._model = None
 
     def prompt(self, messages: Sequence[Message]) -> Prompt:
         """The conversation in the model's own chat template; a template that refuses system turns gets them merged."""
