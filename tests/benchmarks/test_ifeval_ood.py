@@ -327,6 +327,16 @@ def test_hand_written_cases_score_as_written(name: str) -> None:
         assert bool(score.why) == (score.value == 0)
 
 
+def test_a_call_may_name_the_other_variant() -> None:
+    ours, other, differing = module("ifbench"), module("ifeval_ood"), 0
+    for case in lines(ROOT / "benchmarks" / "ifbench" / "cases.jsonl"):
+        response, doc = case["response"], case["doc"]
+        assert ours.verify(response, doc, "tulu3") == other.verify(response, doc)
+        assert ours.verdicts(response, doc, variant="tulu3") == other.verdicts(response, doc)
+        differing += ours.verify(response, doc).value != other.verify(response, doc).value
+    assert differing > 0
+
+
 def verdicts_by_id(name: str) -> dict[str, set[float]]:
     found = defaultdict(set)
     for case in lines(ROOT / "benchmarks" / name / "cases.jsonl"):
