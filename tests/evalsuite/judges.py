@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from evalsuite.judge import Judge
+from evalsuite.judging import Judged, judge_asks
 from evalsuite.models.fake import FakeModel
 from evalsuite.plan import Plan
 from evalsuite.protocol import Protocol, load_protocol
 from evalsuite.types import GenerateRequest, LoglikRequest, Response
-from evalsuite.verify.judge import Ask
+from evalsuite.verify.judge import Ask, Verdict
 from evalsuite.verify.judge_prompt import fenced_blocks
 
 
@@ -76,3 +78,29 @@ def one_token(protocol: Protocol | None = None) -> Protocol:
     found = protocol or load_protocol("demo")
     answer = replace(found.answer, kind="next_token", options=("m", "M"), max_tokens=1, top_logprobs=5)
     return replace(found, answer=answer, parser="m_or_M")
+
+
+def judged(judge: Judge, folder: Path, *asks: Ask, **options: Any) -> Judged:
+    return judge_asks("toy", "digest", {(f"q{i}", 0): (ask,) for i, ask in enumerate(asks)}, judge, folder, **options)
+
+
+def kinds(found: Judged) -> list[str | float | None]:
+    """The preference of each verdict, or the kind of its failure."""
+    return [v.preference if isinstance(v, Verdict) else v.kind for several in found.verdicts.values() for v in several]
+
+
+class Refuses:
+    """A model that must not be asked anything."""
+
+    name = "refuses"
+    max_length = 1
+
+    def render(self, messages: Any, add_generation_prompt: bool = True) -> str:
+        return make_judge().model().render(messages, add_generation_prompt)
+
+    def generate(self, requests: Any, wanted: Any = None) -> Iterator[Any]:
+        raise AssertionError(f"asked for {wanted}")
+
+    loglikelihood = generate
+
+    def close(self) -> None: ...
