@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,15 +184,18 @@ def main(config: type[Any], work: Callable[[Run], None], arguments: list[str] | 
     return 0
 
 
-def load_rows(run: Run, kind: Literal["sft", "preference", "rlvr"]) -> list[dict[str, Any]]:
-    """The canonical rows of all data of the job, in order. Raises DataError for a file that is not the job's."""
-    from train_plugins.data.rows import read_rows
+def load_rows(run: Run, kind: Literal["sft", "preference", "rlvr"], *, labels: bool = True) -> list[dict[str, Any]]:
+    """The canonical rows of all data of the job, in order. Raises DataError for a file that is not the job's.
+
+    `labels` False: the caller checks which verifiers rows name, and their labels.
+    """
+    from train_plugins.data.rows import read_meta, read_rows, rules_of
 
     rows: list[dict[str, Any]] = []
     for ref in run.job.data:
         path = Path(ref.location or ref.path)
         check_data(ref, path)
-        rows += read_rows(path, kind)
+        rows += read_rows(path, kind, replace(rules_of(read_meta(path)), labels=labels))
     if not rows:
         raise DataError(f"the job names no training data; give the stage data: with {kind} rows")
     return rows

@@ -22,7 +22,9 @@ def check_row(row: Any, kind: Kind, rules: RowRules = RULES) -> list[Problem]:
     if kind == "preference":
         return _check_pair(row, rules)
     problems = check_messages(row["messages"], "messages", rules, "user" if kind == "rlvr" else "assistant")
-    return problems + (label_problems(row["dataset"], row["ground_truth"], rules.verifiers) if kind == "rlvr" else [])
+    if kind == "rlvr" and rules.labels:
+        problems += label_problems(row["dataset"], row["ground_truth"], rules.verifiers)
+    return problems
 
 
 def _is_sound(row: Any, kind: Kind, rules: RowRules) -> bool:

@@ -35,7 +35,10 @@ CONTENT: Mapping[Kind, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class RowRules:
-    """What is let through. `max_chars` is about all texts of a row; `verifiers` None: those that evalsuite has."""
+    """What is let through. `max_chars` is about all texts of a row; `verifiers` None: those that evalsuite has.
+
+    `labels` False: what an rlvr row names and its label are left to whoever knows more verifiers.
+    """
 
     allow_tools: bool = False
     allow_template_text: bool = False
@@ -43,6 +46,7 @@ class RowRules:
     max_chars: int = 1_000_000
     template_tokens: tuple[str, ...] = TEMPLATE_TOKENS
     verifiers: frozenset[str] | None = None
+    labels: bool = True
 
 
 RULES = RowRules()

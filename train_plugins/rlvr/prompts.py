@@ -12,30 +12,46 @@ from train_plugins.rlvr.rollouts import Prompt
 from train_plugins.worker import Run, load_rows
 
 
-def read_prompts(run: Run, tokenizer: Any) -> tuple[Prompt, ...]:
-    """The job's rows in order. One whose prompt is too long is dropped, never cut; their number is told as a warning.
+def read_rows(run: Run) -> list[dict[str, Any]]:
+    """The job's rows in order. Their labels are for `check_rows`, which knows the verifiers that the options name."""
+    return load_rows(run, "rlvr", labels=False)
+
+
+def read_prompts(run: Run, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[Prompt, ...]:
+    """The rows as prompts. One whose prompt is too long is dropped, never cut; their number is told as a warning.
 
     Raises DataError where none is left, or fewer than an iteration asks.
     """
     options: RLVROptions = run.options
-    rows = load_rows(run, "rlvr")
-    prompts = []
+    prompts, dropped = [], []
     for number, row in enumerate(rows):
         ids = prompt_ids(tokenizer, row["messages"])
-        if len(ids) <= options.prompt_tokens:
-            label = row["ground_truth"]
-            prompts.append(Prompt(number, str(row.get("id", number)), ids, _name(row["dataset"]), label, row))
-    if dropped := len(rows) - len(prompts):
+        if len(ids) > options.prompt_tokens:
+            dropped.append(len(ids))
+            continue
+        label = row["ground_truth"]
+        prompts.append(Prompt(number, str(row.get("id", number)), ids, _name(row["dataset"]), label, row))
+    if dropped:
         run.warn(
             "overlong",
-            f"{dropped} of {len(rows)} prompts are longer than {options.prompt_tokens} tokens and were dropped",
+            f"{len(dropped)} of {len(rows)} prompts are longer than {options.prompt_tokens} tokens and were dropped; "
+            f"the longest has {max(dropped):,}",
         )
     if len(prompts) < options.prompts_per_iteration:
-        raise DataError(
-            f"{len(prompts)} of {len(rows)} prompts have at most {options.prompt_tokens} tokens, an iteration asks "
-            f"{options.prompts_per_iteration}; raise prompt_tokens or lower prompts_per_iteration"
-        )
+        raise DataError(_too_few(options, len(prompts), dropped))
     return tuple(prompts)
+
+
+def _too_few(options: RLVROptions, n: int, dropped: Sequence[int]) -> str:
+    asked = options.prompts_per_iteration
+    if n + len(dropped) < asked:  # longer prompts would not be enough either
+        told = f" of which {n} fit prompt_tokens," if dropped else ""
+        return f"the data has {n + len(dropped)} prompts,{told} an iteration asks {asked}; lower prompts_per_iteration"
+    enough = sorted(dropped)[asked - n - 1]
+    return (
+        f"{n} of {n + len(dropped)} prompts have at most {options.prompt_tokens} tokens, an iteration asks {asked}; "
+        f"raise prompt_tokens (to {enough:,} at least) or lower prompts_per_iteration"
+    )
 
 
 def _name(dataset: str | Sequence[str]) -> str:

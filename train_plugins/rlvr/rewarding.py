@@ -54,6 +54,7 @@ def check_rows(
     """
     known = _Known(mapping, extra, finder)
     nowhere: Counter[str] = Counter()
+    first: dict[str, str] = {}
     labels: list[str] = []
     for target in mapping.values():
         nowhere.update({name: 0 for name in _split(target) if known.verifier(name) is None})
@@ -64,9 +65,14 @@ def check_rows(
         for name in names:
             if known.verifier(name) is None:
                 nowhere[name] += 1
-            elif problem := known.verifier(name).label_problem(_row_for(name, names, row).get("ground_truth")):
-                labels.append(f"{_place(number, row)}: {name} expects {problem}")
-    unknown = [f"{known.why[name]}{_of_rows(n)}" for name, n in nowhere.items()]
+                first.setdefault(name, _place(number, row))
+            else:
+                label = _row_for(name, names, row).get("ground_truth")
+                if problem := known.verifier(name).label_problem(label):
+                    labels.append(f"{_place(number, row)}: ground_truth is {label!r:.60}; {name} expects {problem}")
+    unknown = [f"{known.why[name]}{_of_rows(n, first.get(name, ''))}" for name, n in nowhere.items()]
+    if first and not extra:
+        unknown[-1] += "; a benchmark of your own is found where options.benchmarks names its folder"
     if unknown:
         raise UsageError("\n".join([*unknown, *_shortened(labels)]))
     if labels:
@@ -78,8 +84,8 @@ def _place(number: int, row: Mapping[str, Any]) -> str:
     return f"row {number + 1}" + (f" ({row['id']})" if "id" in row else "")
 
 
-def _of_rows(n: int) -> str:
-    return f" ({n} row{'s' * (n != 1)})" if n else " (in options.verifiers)"
+def _of_rows(n: int, first: str) -> str:
+    return f" ({n} row{'s' * (n != 1)}, the first is {first})" if n else " (in options.verifiers)"
 
 
 def _shortened(problems: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from train_plugins.rlvr.journal import RolloutJournal
 from train_plugins.rlvr.learner import Learner
 from train_plugins.rlvr.options import RLVROptions
 from train_plugins.rlvr.plan import saves_of
-from train_plugins.rlvr.prompts import read_prompts
+from train_plugins.rlvr.prompts import read_prompts, read_rows
 from train_plugins.rlvr.report import metrics_of
 from train_plugins.rlvr.rewarding import Rewarder, check_rows, refuse_errors
 from train_plugins.rlvr.rollouts import Prompt, sample_seed
@@ -48,9 +48,10 @@ def work(run: Run) -> None:
     import_generation()
     if options.generator == "vllm":
         check_vllm(run.job.start.path, options.weight_transfer)  # before minutes of loading
+    rows = read_rows(run)
+    check_rows(rows, options.verifiers, _folders(options))
     tokenizer = load_tokenizer(run.job.start.path, options.chat_template)
-    prompts = read_prompts(run, tokenizer)
-    check_rows([prompt.row for prompt in prompts], options.verifiers, _folders(options))
+    prompts = read_prompts(run, tokenizer, rows)
     run.total_steps = run.steps_per_epoch = options.n_iterations
     with closing(Trackers(run)) as trackers:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -15,12 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalsuite.errors import DataError
+from evalsuite.errors import DataError, UsageError
 from evalsuite.trainers import parse
 from tests.train_plugins.rlvr.made import GRPO, Letters, job_in, rows, spread
 from train_plugins.chat import load_tokenizer
 from train_plugins.rlvr.options import RLVROptions
-from train_plugins.rlvr.prompts import PromptOrder, prompt_ids, read_prompts
+from train_plugins.rlvr.prompts import PromptOrder, prompt_ids, read_prompts, read_rows
+from train_plugins.rlvr.rewarding import check_rows
 from train_plugins.rlvr.rollouts import Batch, Prompt, Request, Response, Reward, sample_seed
 from train_plugins.rlvr.sources import Source, score_of
 from train_plugins.worker import Run
@@ -95,21 +97,38 @@ def test_long_prompts_are_dropped_and_counted_and_numbers_stay_those_of_the_rows
     """7 tokens for a word of two letters: words of at most 4 letters fit 9."""
     content = rows(30)
     run = run_of(tmp_path / "out", start, content=content, prompt_tokens=9)
-    prompts = read_prompts(run, load_tokenizer(start, "tulu"))
+    prompts = read_prompts(run, load_tokenizer(start, "tulu"), read_rows(run))
     fitting = [i for i, row in enumerate(content) if len(row["ground_truth"]) <= 4]
     assert [prompt.number for prompt in prompts] == fitting
     assert 4 < len(fitting) < 30
     assert [prompt.id for prompt in prompts] == [f"r{i}" for i in fitting]
     assert prompts[0].label == content[fitting[0]]["ground_truth"]
     warning = next(event for event in run.events if event["kind"] == "warning")
-    text = f"{30 - len(fitting)} of 30 prompts are longer than 9 tokens and were dropped"
+    text = f"{30 - len(fitting)} of 30 prompts are longer than 9 tokens and were dropped; the longest has 12"
     assert (warning["code"], warning["text"]) == ("overlong", text)
 
 
 def test_fewer_prompts_than_an_iteration_asks_are_refused(start: Path, tmp_path: Path) -> None:
     run = run_of(tmp_path / "out", start, content=rows(10), prompt_tokens=3)
-    with pytest.raises(DataError, match="0 of 10 prompts have at most 3 tokens, an iteration asks 4; raise"):
-        read_prompts(run, load_tokenizer(start, "tulu"))
+    # 7 tokens for a word of two letters, one more for each letter: what the fourth of the shortest ones needs
+    enough = sorted(len(row["ground_truth"]) + 5 for row in rows(10))[3]
+    told = f"0 of 10 prompts have at most 3 tokens, an iteration asks 4; raise prompt_tokens (to {enough} at least) or"
+    with pytest.raises(DataError, match=re.escape(told)):
+        read_prompts(run, load_tokenizer(start, "tulu"), read_rows(run))
+    few = run_of(tmp_path / "few", start, content=rows(3))
+    with pytest.raises(DataError, match="the data has 3 prompts, an iteration asks 4; lower prompts_per_iteration"):
+        read_prompts(few, load_tokenizer(start, "tulu"), read_rows(few))
+
+
+def test_rows_may_name_what_only_the_options_know(start: Path, tmp_path: Path) -> None:
+    """A name of the recipe's own, and one whose usual labels are numbers, both rewarded by `exact`."""
+    content = [{**row, "dataset": name} for row, name in zip(rows(4), ("mine", "gsm8k") * 2, strict=True)]
+    run = run_of(tmp_path / "out", start, content=content)
+    with pytest.raises(UsageError, match=r"no reward verifier named 'mine'.* \(2 rows, the first is row 1 \(r0\)\)"):
+        check_rows(read_rows(run), {"gsm8k": "exact"})
+    check_rows(read_rows(run), {"mine": "exact", "gsm8k": "exact"})
+    prompts = read_prompts(run, load_tokenizer(start, "tulu"), read_rows(run))
+    assert [prompt.dataset for prompt in prompts] == ["mine", "gsm8k"] * 2
 
 
 # -- where batches come from --

@@ -65,10 +65,11 @@ def test_every_unknown_verifier_is_told_at_once_with_its_near_miss() -> None:
         check_rows(rows, {"x": "badd"}, finder=HERE)
     assert str(error.value).splitlines() == [
         "no verifier named 'badd'; did you mean 'bad'? (in options.verifiers)",
-        "no verifier named 'eqaul'; did you mean 'equal'? (2 rows)",
-        "no verifier named 'halv'; did you mean 'half'? (1 row)",
+        "no verifier named 'eqaul'; did you mean 'equal'? (2 rows, the first is row 2 (a))",
+        "no verifier named 'halv'; did you mean 'half'? (1 row, the first is row 4 (a)); a benchmark of your own is found "
+        "where options.benchmarks names its folder",
         "1 label that a verifier cannot use:",
-        "row 5 (a): equal expects a text, not 7",
+        "row 5 (a): ground_truth is 7; equal expects a text, not 7",
     ]
 
 
@@ -78,8 +79,8 @@ def test_labels_that_a_verifier_cannot_use_are_counted_and_the_first_rows_named(
         check_rows(rows, {}, finder=HERE)
     lines = str(error.value).splitlines()
     assert lines[0] == "30 labels that a verifier cannot use:"
-    assert lines[1] == "row 1 (0): equal expects a text, not 0"
-    assert lines[2] == "row 3 (2): equal expects a text, not 2"
+    assert lines[1] == "row 1 (0): ground_truth is 0; equal expects a text, not 0"
+    assert lines[2] == "row 3 (2): ground_truth is 2; equal expects a text, not 2"
     assert lines[-1] == "and 10 more rows"
 
 
