@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from evalsuite.errors import EvalsuiteError
+from evalsuite.errors import EvalsuiteError, UsageError
 from train_plugins.rlvr.engines import GeneratorSpec, build
 from train_plugins.rlvr.rollouts import Generator, Request, Response
 from train_plugins.rlvr.shelf import read_version
@@ -118,9 +118,8 @@ def serve(connection: Connection, parent: int) -> None:
     spec, shelf = connection.recv()  # the parent waits meanwhile: nothing is computed yet
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=read, args=(connection, parent, shelf, inbox), name="parent", daemon=True).start()
-    if spec.cpus:
-        os.sched_setaffinity(0, spec.cpus)
     try:
+        _pin(spec.cpus)
         child = Child(spec, connection)
     except EvalsuiteError as error:
         connection.send(("error", (type(error).__name__, str(error))))
@@ -134,6 +133,16 @@ def serve(connection: Connection, parent: int) -> None:
             traceback.print_exc()
             connection.send(("error", (type(error).__name__, str(error))))
     child.generator.close()
+
+
+def _pin(cpus: tuple[int, ...]) -> None:
+    """Keeps this process to these cores, to none where there are none. Raises UsageError where they are not ours."""
+    try:
+        if cpus:
+            os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        there = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise UsageError(f"generator_cpus is {list(cpus)}, the cores here are {there}; name some of these") from error
 
 
 def main(descriptor: int, parent: int) -> int:

@@ -6,8 +6,9 @@ steps of them. Steps of saves, events and checkpoints are iterations.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 from evalsuite.errors import UsageError
@@ -16,6 +17,7 @@ from train_plugins.settings import Schedule, Tracker
 Algorithm = Literal["ppo", "grpo"]
 KL = Literal["kl1", "kl2", "kl3", "kl4"]
 Advantage = Literal["group", "mean_only", "rloo"]
+MOST_ITERATIONS = 10_000_000
 LossNorm = Literal["token", "sequence", "microbatch"]
 
 
@@ -142,7 +144,18 @@ class RLVROptions:
 
     def problems(self) -> list[str]:
         """What is wrong with the values, each in words."""
-        return [*self._out_of_range(), *self._contradictions()]
+        return self._not_finite() or [*self._out_of_range(), *self._contradictions()]
+
+    def _not_finite(self) -> list[str]:
+        """What no number can be; clips without bound and limits that are never reached are let through."""
+        finite = ("lr", "value_lr", "temperature", "adam_eps", "verify_timeout_s", "stall_s", "value_coef", "beta",
+                  "weight_decay", "reward_value", "eos_penalty", "reward_model_multiplier")  # fmt: skip
+        wrong = [f"{name} is {value}; it must be a finite number" for name in finite
+                 if (value := getattr(self, name)) is not None and not math.isfinite(value)]  # fmt: skip
+        numbers = {"entropy_stop": self.entropy_stop}
+        numbers |= {f"gap_limits.{each.name}": getattr(self.gap_limits, each.name) for each in fields(self.gap_limits)}
+        return wrong + [f"{name} is nan; it must be a number" for name, value in numbers.items()
+                        if value is not None and math.isnan(value)]  # fmt: skip
 
     def _out_of_range(self) -> list[str]:
         ones = ("prompts_per_iteration", "samples_per_prompt", "response_tokens", "prompt_tokens", "epochs",
@@ -152,6 +165,8 @@ class RLVROptions:
                     "tokens_per_pass")  # fmt: skip
         wrong += [f"{name} is {value}; at least 1" for name in optional
                   if (value := getattr(self, name)) is not None and value < 1]  # fmt: skip
+        wrong += [f"{name} is {value:,}; at most {MOST_ITERATIONS:,}" for name in ("iterations", "schedule_iterations")
+                  if (value := getattr(self, name)) is not None and value > MOST_ITERATIONS]  # fmt: skip
         above = ("lr", "temperature", "clip", "adam_eps", "verify_timeout_s", "stall_s", "value_clip", "value_coef",
                  "value_lr", "max_grad_norm", "kl_stop", "canary_atol")  # fmt: skip
         wrong += [f"{name} is {value}; it must be above 0" for name in above
@@ -179,11 +194,19 @@ class RLVROptions:
             wrong.append(
                 f"episodes is {self.episodes}, less than the {self.rollouts_per_iteration} rollouts of one iteration"
             )
+        elif self.episodes is not None and self.n_iterations > MOST_ITERATIONS:
+            wrong.append(
+                f"episodes is {self.episodes:,}, that is {self.n_iterations:,} iterations; at most {MOST_ITERATIONS:,}"
+            )
         if self.schedule_iterations is not None and self.schedule_iterations < self.n_iterations:
             wrong.append(
                 f"schedule_iterations is {self.schedule_iterations}, fewer than the run has ({self.n_iterations}): its "
                 "end would have no learning rate"
             )
+        if self.generator == "hf" and self.generator_options:
+            wrong.append("generator_options are vLLM's; leave them out, or set generator: vllm")
+        if self.generator == "hf" and self.weight_transfer in ("ipc", "nccl"):
+            wrong.append(f"weight_transfer: {self.weight_transfer} is vLLM's; leave it out, or set generator: vllm")
         if self.generator_cpus and (self.mode, self.generator) == ("sync", "hf"):
             wrong.append("generator hf in turns has no process of its own; leave out generator_cpus")
         if self.mini_batches > self.prompts_per_iteration:

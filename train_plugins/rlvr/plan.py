@@ -6,7 +6,7 @@ Checkpoints are saved by iterations, schedule and warm-up count optimizer steps:
 
 from __future__ import annotations
 
-from evalsuite.errors import UsageError
+from evalsuite.errors import UsageError, did_you_mean
 from evalsuite.trainers.machine import gib
 from evalsuite.trainers.planning import PlanFacts, StagePlan
 from evalsuite.trainers.types import SaveRule
@@ -92,11 +92,31 @@ def _problems(options: RLVROptions, facts: PlanFacts) -> list[str]:
         )
     if facts.save.epochs is not None:
         wrong.append("save.epochs has no meaning for rlvr; give save.steps, in iterations")
-    if options.algorithm == "ppo" and options.value_init == "checkpoint" and "value_init" not in facts.inputs:
+    if facts.rows is not None and facts.rows < prompts:
+        wrong.append(f"the data has {facts.rows} rows, an iteration asks {prompts}; lower prompts_per_iteration")
+    return wrong + _problems_of_inputs(options, facts)
+
+
+def _problems_of_inputs(options: RLVROptions, facts: PlanFacts) -> list[str]:
+    """Models that are named and not read, or read and not named: rewards would be others than was meant."""
+    read = {"value_init": options.algorithm == "ppo" and options.value_init == "checkpoint",
+            "reward_model": options.reward_model_multiplier != 0}  # fmt: skip
+    wrong = [f"inputs: unknown {name!r}{did_you_mean(name, read)}; rlvr knows {' and '.join(read)}"
+             for name in facts.inputs if name not in read]  # fmt: skip
+    if read["value_init"] and "value_init" not in facts.inputs:
         wrong.append(
             "value_init is checkpoint, and the stage names none; set inputs: {value_init: rm@last} or "
             "value_init: policy with value_warmup"
         )
+    if options.algorithm == "ppo" and "value_init" in facts.inputs and not read["value_init"]:
+        wrong.append(
+            f"inputs name value_init, but options.value_init is {options.value_init}; set it to checkpoint, or leave "
+            "the input out"
+        )
+    if read["reward_model"] and "reward_model" not in facts.inputs:
+        wrong.append("reward_model_multiplier needs inputs: {reward_model: CKPT} in the stage")
+    if "reward_model" in facts.inputs and not read["reward_model"]:
+        wrong.append("inputs name reward_model, but reward_model_multiplier is 0; set it, or leave the input out")
     return wrong
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evalsuite.errors import UsageError
-from train_plugins.rlvr.options import RLVROptions
+from train_plugins.rlvr.options import GapLimits, RLVROptions
 
 PPO: Mapping[str, Any] = {
     "algorithm": "ppo", "lr": 3e-7, "prompts_per_iteration": 224, "response_tokens": 2048, "prompt_tokens": 2048,
@@ -35,7 +35,16 @@ WRONG: list[tuple[Mapping[str, Any], Mapping[str, Any], str]] = [
     (PPO, {"lr": 0.0}, "lr is 0.0; it must be above 0"),
     (PPO, {"value_lr": -1.0}, "value_lr is -1.0; it must be above 0"),
     (PPO, {"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
-    (PPO, {"beta": float("nan")}, "beta is nan; at least 0"),
+    (PPO, {"beta": float("nan")}, "beta is nan; it must be a finite number"),
+    (PPO, {"lr": float("inf")}, "lr is inf; it must be a finite number"),
+    (PPO, {"reward_value": float("nan")}, "reward_value is nan; it must be a finite number"),
+    (PPO, {"eos_penalty": float("-inf")}, "eos_penalty is -inf; it must be a finite number"),
+    (PPO, {"entropy_stop": float("nan")}, "entropy_stop is nan; it must be a number"),
+    (PPO, {"gap_limits": GapLimits(stop_mean=float("nan"))}, "gap_limits.stop_mean is nan; it must be a number"),
+    (PPO, {"episodes": None, "iterations": 10**12}, "iterations is 1,000,000,000,000; at most 10,000,000"),
+    (PPO, {"episodes": 10**12}, "episodes is 1,000,000,000,000, that is 4,464,285,714 iterations; at most 10,000,000"),
+    (PPO, {"generator_options": {"enforce_eager": True}}, "generator_options are vLLM's; leave them out, or set"),
+    (PPO, {"weight_transfer": "ipc"}, "weight_transfer: ipc is vLLM's; leave it out, or set generator: vllm"),
     (PPO, {"gamma": 1.1}, "gamma is 1.1; from 0 to 1"),
     (PPO, {"score_stop": 1.5}, "score_stop is 1.5; a share of the best mean score"),
     (PPO, {"adam_betas": (0.9,)}, "adam_betas: expected two numbers from 0 to 1"),
@@ -50,6 +59,11 @@ def test_what_cannot_be_is_told(options: Mapping[str, Any], wrong: Mapping[str, 
     with pytest.raises(UsageError) as error:
         RLVROptions(**{**options, **wrong})
     assert text in str(error.value)
+
+
+def test_limits_that_are_never_reached_and_clips_without_bound_may_be_infinite() -> None:
+    never = float("inf")
+    RLVROptions(**{**PPO, "gap_limits": GapLimits(stop_mean=never), "value_clip": never, "kl_stop": never})
 
 
 def test_the_only_problem_of_no_iterations_is_that_there_are_none() -> None:

@@ -79,6 +79,27 @@ def test_checkpoints_are_saved_by_iterations(save: SaveRule, iterations: tuple[i
         (PPO, facts(16), "prompts_per_iteration 8 does not divide by 16 processes; the nearest that do: 16"),
         (PPO, facts(save=SaveRule(epochs=1)), "save.epochs has no meaning for rlvr; give save.steps, in iterations"),
         (PPO, PlanFacts(processes=3, save=SaveRule(epochs=1)), ALL_THREE),
+        (GRPO, facts(rows=7), "the data has 7 rows, an iteration asks 8; lower prompts_per_iteration"),
+        (
+            replace(PPO, value_init="policy"),
+            facts(),
+            "inputs name value_init, but options.value_init is policy; set it to checkpoint, or leave the input out",
+        ),
+        (
+            GRPO,
+            facts(inputs={"reward_modle": LLAMA}),
+            "inputs: unknown 'reward_modle'; did you mean 'reward_model'?; rlvr knows value_init and reward_model",
+        ),
+        (
+            GRPO,
+            facts(inputs={"reward_model": LLAMA}),
+            "inputs name reward_model, but reward_model_multiplier is 0; set it, or leave the input out",
+        ),
+        (
+            replace(GRPO, reward_model_multiplier=0.5),
+            facts(),
+            "reward_model_multiplier needs inputs: {reward_model: CKPT} in the stage",
+        ),
     ],
 )
 def test_what_cannot_be_is_told_all_at_once(options: RLVROptions, given: PlanFacts, told: str) -> None:

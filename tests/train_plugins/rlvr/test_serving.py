@@ -268,6 +268,8 @@ def test_the_child_has_its_threads_its_cpus_and_no_rank(tmp_path: Path, monkeypa
         found = [served.call("environment", name) for name in (*names, "ACCELERATE_USE_FSDP")]
         assert found == ["3", "3", "2,3", "yes", None, None, None]
         assert served.call("cpus") == {cpu}
+    with pytest.raises(UsageError, match=r"generator_cpus is \[100000\], the cores here are \d.*; name some of these"):
+        Served(replace(spec, cpus=(100_000,)), tmp_path / "log").wait_ready()
 
 
 @pytest.fixture(scope="module")
