@@ -1,5 +1,8 @@
 """Every rollout of a run, a line each, for people and for what comes after: `<out>/rollouts.jsonl`.
 
+The line of a prompt's first sample carries the prompt (`messages`) and its `ground_truth`. `advantage` is what the loss
+weighed a response's tokens by, their mean.
+
 A state remembers how long the file was: a run that goes on from it cuts off what a kill left behind, and writes the
 same rollouts again.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,11 +37,12 @@ class RolloutJournal:
             self._file.truncate(length)
             self._file.seek(0, os.SEEK_END)
 
-    def add(self, batch: Batch, attempt: int) -> None:
+    def add(self, batch: Batch, attempt: int, advantages: Sequence[float]) -> None:
+        """`advantages` of the rollouts in their order."""
         if self._file is None:
             return
-        rollouts = batch.rollouts if self.keep == "all" else batch.rollouts[:N_SAMPLES]
-        lines = [_line(batch, rollout, attempt) for rollout in rollouts]
+        kept = list(zip(batch.rollouts, advantages, strict=True))[: None if self.keep == "all" else N_SAMPLES]
+        lines = [_line(batch, rollout, attempt, advantage) for rollout, advantage in kept]
         self._file.write("".join(lines).encode("utf-8", "surrogatepass"))
         self._file.flush()  # what a kill must not take; a power cut may
 
@@ -64,13 +69,16 @@ def _length_before(path: Path, attempt: int) -> int:
     return length
 
 
-def _line(batch: Batch, rollout: Rollout, attempt: int) -> str:
+def _line(batch: Batch, rollout: Rollout, attempt: int, advantage: float) -> str:
     prompt, response = rollout.prompt, rollout.response
     told = {
         "iteration": batch.iteration, "version": batch.version, "attempt": attempt, "id": prompt.id,
         "dataset": prompt.dataset, "sample": rollout.sample, "text": rollout.text, "finished": response.finished,
         "n_tokens": len(response.ids), "score": rollout.score, "verified": dict(rollout.reward.values),
+        "advantage": float(f"{advantage:.6g}"),
     }  # fmt: skip
     if rollout.reward.why:
         told["why"] = rollout.reward.why
+    if rollout.sample == 0:  # once, as labels of code are long and there are many samples
+        told |= {"messages": prompt.row.get("messages"), "ground_truth": prompt.label}
     return json.dumps(told, ensure_ascii=False) + "\n"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalsuite.errors import DataError
+from evalsuite.trainers.files import load_json
 from train_plugins.order import Order
 from train_plugins.rlvr.options import RLVROptions
 from train_plugins.rlvr.rollouts import Prompt
@@ -39,7 +40,21 @@ def read_prompts(run: Run, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) ->
         )
     if len(prompts) < options.prompts_per_iteration:
         raise DataError(_too_few(options, len(prompts), dropped))
+    _warn_of_window(run, max(len(prompt.ids) for prompt in prompts))
     return tuple(prompts)
+
+
+def _warn_of_window(run: Run, longest: int) -> None:
+    """Where prompt and response may become longer than anything that the model has positions for."""
+    options: RLVROptions = run.options
+    config = load_json(run.job.start.path / "config.json") if run.job.start else None
+    window = (config or {}).get("max_position_embeddings")
+    if isinstance(window, int) and longest + options.response_tokens > window:
+        run.warn(
+            "window",
+            f"the longest prompt has {longest:,} tokens, responses up to {options.response_tokens:,}: more than the "
+            f"{window:,} that the model has positions for, and what it writes there is noise; lower response_tokens",
+        )
 
 
 def _too_few(options: RLVROptions, n: int, dropped: Sequence[int]) -> str:

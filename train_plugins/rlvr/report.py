@@ -1,6 +1,8 @@
 """What is logged of an iteration (`step` events). For the worker process: imports torch.
 
-Units: scores are reward points, rates 0 to 1, KL per response in nats (sum over its tokens), lengths in tokens.
+Units: scores, values and returns are reward points, rates 0 to 1, KL per response in nats (sum over its tokens),
+entropy per token in nats (by the tokens that were drawn), lengths in tokens, times in seconds. `pass_rate` is the share
+of responses that are right in full, `pass_rate_NAME` the mean of what verifiers say of rows whose `dataset` is NAME.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from train_plugins.rlvr import gaps, losses
@@ -24,7 +27,11 @@ def metrics_of(learner: Learner, batch: Batch, made: Experience, tally: Tally) -
     apart = gaps.gap(tokens, made.generated[made.mask], learner.options.clip)
     found: dict[str, Any] = {
         "score": float(made.scores.mean()),
+        "score_std": float(made.scores.std(unbiased=False)),
+        "score_min": float(made.scores.min()),
+        "score_max": float(made.scores.max()),
         "pass_rate": _mean([float(r.reward.total >= 1) for r in rollouts]),
+        "prompt_length": _mean([float(len(r.prompt.ids)) for r in rollouts]),
         "at_limit": _mean([float(not r.response.finished) for r in rollouts]),
         "entropy": float(-tokens.mean()),
         "advantage_mean": made.raw_advantages[0],
@@ -48,6 +55,12 @@ def metrics_of(learner: Learner, batch: Batch, made: Experience, tally: Tally) -
     else:
         found |= _of_value(learner, made, tally)
     return found | _of_updates(learner, tally)
+
+
+def advantages_of(made: Experience) -> list[float]:
+    """What the loss weighs each rollout by: the mean over its tokens."""
+    weighed = torch.where(made.mask, made.advantages, 0.0).sum(1) / made.mask.sum(1)
+    return [float(value) for value in weighed]
 
 
 def rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -77,6 +90,8 @@ def _of_value(learner: Learner, made: Experience, tally: Tally) -> dict[str, Any
     n, clipped = learner.run.ranks.total(tally.n_value, tally.value_clipped)
     explained = losses.explained_variance(made.old_values, made.returns, made.value_mask)
     return {
+        "value_mean": float(made.old_values[made.value_mask].mean()),
+        "return_mean": float(made.returns[made.value_mask].mean()),
         "explained_variance": explained if math.isfinite(explained) else 0.0,
         "value_loss": _mean(tally.value_loss),
         "value_grad_norm": _mean(tally.value_norm),

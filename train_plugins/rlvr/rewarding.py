@@ -72,7 +72,7 @@ def check_rows(
                     labels.append(f"{_place(number, row)}: ground_truth is {label!r:.60}; {name} expects {problem}")
     unknown = [f"{known.why[name]}{_of_rows(n, first.get(name, ''))}" for name, n in nowhere.items()]
     if first and not extra:
-        unknown[-1] += "; a benchmark of your own is found where options.benchmarks names its folder"
+        unknown[-1] += "; one of your own is found by options.benchmarks"
     if unknown:
         raise UsageError("\n".join([*unknown, *_shortened(labels)]))
     if labels:
@@ -240,11 +240,15 @@ def refuse_errors(rewards: Sequence[Reward], most: float) -> None:
     """Raises UsageError when more than the share `most` of the responses has no verdict."""
     if error_share(rewards) <= most:
         return
-    told = "; ".join(f"{name} {n} times, the first: {why}" for name, (n, why) in _failures(rewards).items())
     raise UsageError(
         f"verifiers failed on {error_share(rewards):.1%} of {len(rewards)} responses (at most {most:.1%}, "
-        f"options.max_verifier_errors): {told}"
+        f"options.max_verifier_errors): {failures_told(rewards)}"
     )
+
+
+def failures_told(rewards: Sequence[Reward]) -> str:
+    """Which verifiers failed, how often, and why first; empty where none did."""
+    return "; ".join(f"{name} {n} times, the first: {why}" for name, (n, why) in _failures(rewards).items())
 
 
 def _failures(rewards: Sequence[Reward]) -> dict[str, tuple[int, str]]:

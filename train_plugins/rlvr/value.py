@@ -55,7 +55,12 @@ def load_value_network(folder: Path, options: Any, source: str, tokenizer: Any, 
                 config, dtype=torch.float32, attn_implementation=options.attention
             )
         else:
-            model = AutoModelForSequenceClassification.from_pretrained(folder, **more)
+            model, found = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True, **more)
+            if source == "checkpoint" and any(name.startswith("score.") for name in found["missing_keys"]):
+                raise UsageError(
+                    f"{folder}: no reward model, it has no score head (score.weight) and what it said would be drawn; "
+                    "name one that trainer: rm made, or set value_init: policy with value_warmup"
+                )
         if model.get_input_embeddings().weight.shape[0] < len(tokenizer):
             model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=8)
     model.config.pad_token_id = tokenizer.pad_token_id

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from evalsuite.errors import TrainerFailed
 from train_plugins.rlvr.options import RLVROptions
-from train_plugins.rlvr.rollouts import Rollout
+from train_plugins.rlvr.rewarding import failures_told
+from train_plugins.rlvr.rollouts import Reward, Rollout
 
 if TYPE_CHECKING:
     from train_plugins.worker import Run
@@ -20,6 +21,7 @@ FLAT = 1e-3
 SKIPS = 3  # updates in a row that may be thrown away
 LENGTH, REPEATED, UNLIKE, UNFINISHED = 1.5, 0.2, 0.3, 0.2  # drifts that are told
 GRAM = 4
+ADVICE = "a lower lr or a higher beta"
 STYLE = ("length", "length_p95", "finished", "repeated", "distinct")
 
 
@@ -40,6 +42,12 @@ class Watch:
         self._count_skips(skips)
         self._stop(metrics)
 
+    def verifiers(self, rewards: Sequence[Reward]) -> None:
+        """Warns of the first responses that a verifier failed on, fewer than end the run."""
+        if told := failures_told(rewards):
+            text = f"what a verifier failed on is worth 0: {told}; see verifier_errors of the steps"
+            self._warn("verifier_errors", text)
+
     def gap(self, mean: float, correlation: float, staleness: int = 0) -> None:
         """Warns, or raises TrainerFailed, where the generator does not say what the learner says. Part of what lies
         between them is what the learner learnt meanwhile, where rollouts are older than its weights."""
@@ -50,7 +58,8 @@ class Watch:
         correlation = correlation if mean > limits.warn_mean / 10 else 1.0
         if mean > limits.stop_mean or correlation < limits.stop_correlation:
             self._raise(
-                f"generator and learner disagree ({told}; limits {limits.stop_mean}, {limits.stop_correlation})"
+                f"generator and learner disagree ({told}; limits {limits.stop_mean}, {limits.stop_correlation})",
+                "a lower lr, mode: sync or wider gap_limits" if staleness else ADVICE,
             )
         if mean > limits.warn_mean or correlation < limits.warn_correlation:
             self._warn("gap", "generator and learner begin to disagree: see gap_mean and gap_correlation of the steps")
@@ -103,12 +112,12 @@ class Watch:
             fell = f"the mean score of {WINDOW} iterations fell to {mean:.2f}, its best was {best:.2f}"
             self._raise(f"{fell} (score_stop {options.score_stop})")
 
-    def _raise(self, what: str) -> None:
+    def _raise(self, what: str, advice: str = ADVICE) -> None:
         published = [str(e["path"]) for e in self.run.events if e["kind"] == "checkpoint"]
         last = published[-1] if published else "the start, nothing was saved yet"
         raise TrainerFailed(
-            f"{what} at iteration {self.run.step_now}: the run collapsed; the last good checkpoint is {last}; try a "
-            "lower lr or a higher beta"
+            f"{what} at iteration {self.run.step_now}: the run collapsed; the last good checkpoint is {last}; "
+            f"try {advice}"
         )
 
 

@@ -27,7 +27,7 @@ from train_plugins.rlvr.learner import Learner
 from train_plugins.rlvr.options import RLVROptions
 from train_plugins.rlvr.plan import saves_of
 from train_plugins.rlvr.prompts import read_prompts, read_rows
-from train_plugins.rlvr.report import metrics_of
+from train_plugins.rlvr.report import advantages_of, metrics_of
 from train_plugins.rlvr.rewarding import Rewarder, check_rows, refuse_errors
 from train_plugins.rlvr.rollouts import Prompt, sample_seed
 from train_plugins.rlvr.sources import Source
@@ -122,7 +122,9 @@ class Session:
         began = time.monotonic(), time.process_time()
         batch = self.source.take(iteration)
         taken = time.monotonic(), time.process_time()
-        refuse_errors([r.reward for r in batch.rollouts], self.options.max_verifier_errors)
+        rewards = [r.reward for r in batch.rollouts]
+        refuse_errors(rewards, self.options.max_verifier_errors)
+        self.watch.verifiers(rewards)
         made = objective.experience(learner, batch)
         ready = time.monotonic(), time.process_time()
         update = int(run.extra.get("updates", 0))
@@ -135,7 +137,7 @@ class Session:
         metrics = metrics_of(learner, batch, made, tally) | style(batch.rollouts)
         metrics |= {"take_s": taken[0] - began[0], "score_s": ready[0] - taken[0], "update_s": done[0] - ready[0],
                     "step_cpu_s": done[1] - began[1], **batch.seconds}  # fmt: skip
-        self.journal.add(batch, run.attempt)
+        self.journal.add(batch, run.attempt, advantages_of(made))
         rounded = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in metrics.items()}
         if iteration % self.options.log_every == 0 or iteration in self.saves:
             run.step({**rounded, "episodes": run.extra["episodes"]})

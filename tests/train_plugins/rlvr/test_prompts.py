@@ -120,6 +120,15 @@ def test_fewer_prompts_than_an_iteration_asks_are_refused(start: Path, tmp_path:
         read_prompts(few, load_tokenizer(start, "tulu"), read_rows(few))
 
 
+def test_responses_beyond_the_positions_of_the_model_are_told(start: Path, tmp_path: Path) -> None:
+    content = rows(4)
+    longest = max(len(row["ground_truth"]) for row in content) + 5
+    for n, told in ((512 - longest, []), (513 - longest, ["window"])):  # 512 positions
+        run = run_of(tmp_path / str(n), start, content=content, response_tokens=n)
+        read_prompts(run, load_tokenizer(start, "tulu"), read_rows(run))
+        assert [event["code"] for event in run.events if event["kind"] == "warning"] == told
+
+
 def test_rows_may_name_what_only_the_options_know(start: Path, tmp_path: Path) -> None:
     """A name of the recipe's own, and one whose usual labels are numbers, both rewarded by `exact`."""
     content = [{**row, "dataset": name} for row, name in zip(rows(4), ("mine", "gsm8k") * 2, strict=True)]

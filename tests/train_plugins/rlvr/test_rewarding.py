@@ -61,13 +61,13 @@ def test_a_dataset_names_its_verifiers_through_the_mapping_or_itself(dataset: An
 def test_every_unknown_verifier_is_told_at_once_with_its_near_miss() -> None:
     rows: list[dict[str, Any]] = [{**ROW, "dataset": name} for name in ("equal", "eqaul", "eqaul", "halv", "equal")]
     rows[4]["ground_truth"] = 7
+    own = "; one of your own is found by options.benchmarks"
     with pytest.raises(UsageError) as error:
         check_rows(rows, {"x": "badd"}, finder=HERE)
     assert str(error.value).splitlines() == [
         "no verifier named 'badd'; did you mean 'bad'? (in options.verifiers)",
         "no verifier named 'eqaul'; did you mean 'equal'? (2 rows, the first is row 2 (a))",
-        "no verifier named 'halv'; did you mean 'half'? (1 row, the first is row 4 (a)); a benchmark of your own is found "
-        "where options.benchmarks names its folder",
+        "no verifier named 'halv'; did you mean 'half'? (1 row, the first is row 4 (a))" + own,
         "1 label that a verifier cannot use:",
         "row 5 (a): ground_truth is 7; equal expects a text, not 7",
     ]

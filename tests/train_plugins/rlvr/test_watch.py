@@ -195,3 +195,24 @@ def test_the_style_of_responses_by_hand() -> None:
 def test_repetition_is_of_four_tokens() -> None:
     assert repeated((1, 2, 3)) == 0.0
     assert repeated((1, 2, 3, 4, 1, 2, 3, 4)) == pytest.approx(1 - 4 / 5)  # 1234 2341 3412 4123 1234
+
+
+def test_a_gap_of_older_rollouts_asks_for_newer_ones() -> None:
+    for staleness, advice in (
+        (0, "try a lower lr or a higher beta"),
+        (1, "try a lower lr, mode: sync or wider gap_limits"),
+    ):
+        with pytest.raises(TrainerFailed) as caught:
+            watch_of(FakeRun()).gap(0.3, 0.99, staleness)
+        assert str(caught.value).endswith(advice)
+
+
+def test_responses_that_a_verifier_failed_on_are_told_once() -> None:
+    run = FakeRun()
+    watch = watch_of(run)
+    watch.verifiers([Reward({"exact": 1.0})])
+    for _ in range(2):
+        watch.verifiers([Reward({"exact": 0.0}, "ValueError: odd", failed=True), Reward({"exact": 1.0})])
+    ((code, text),) = run.warnings
+    assert code == "verifier_errors"
+    assert text.startswith("what a verifier failed on is worth 0: exact 1 times, the first: ValueError: odd; see")

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import pstdev
 from typing import Any
 
 import pytest
@@ -192,9 +193,10 @@ def test_an_iteration_says_every_number_that_is_promised(algorithm: str, start: 
         "entropy", "advantage_mean", "advantage_std", "clip_fraction", "update_kl", "ratio", "ratio_max", "grad_norm",
         "loss", "lr", "staleness", "gap_mean", "gap_p99", "gap_max", "gap_correlation", "gap_k3", "gap_beyond_clip",
         "generate_s", "verify_s", "score_s", "update_s", "step_cpu_s", "verifier_errors", "skipped", "episodes",
+        "score_std", "score_min", "score_max", "prompt_length",
     }  # fmt: skip
     own = {"grpo": {"flat_groups"}, "ppo": {"explained_variance", "value_loss", "value_clip_fraction",
-                                            "value_grad_norm"}}  # fmt: skip
+                                            "value_grad_norm", "value_mean", "return_mean"}}  # fmt: skip
     steps = of(job, "step")
     assert shared | own[algorithm] <= set(steps[0])
     assert steps[0]["lr"] == pytest.approx(3e-7)
@@ -205,6 +207,12 @@ def test_an_iteration_says_every_number_that_is_promised(algorithm: str, start: 
     assert [step["episodes"] for step in steps] == [each, 2 * each]
     scores = [line["score"] for line in journal(job) if line["iteration"] == 1]
     assert steps[0]["score"] == pytest.approx(sum(scores) / each, abs=1e-4)
+    assert (steps[0]["score_min"], steps[0]["score_max"]) == pytest.approx((min(scores), max(scores)), abs=1e-4)
+    assert steps[0]["score_std"] == pytest.approx(pstdev(scores), abs=1e-4)
+    weights = [line["advantage"] for line in journal(job) if line["iteration"] == 1]
+    assert len(set(weights)) > 1
+    if algorithm == "grpo":  # those of a group are around its mean
+        assert sum(weights) == pytest.approx(0.0, abs=1e-4)
     checkpoint = of(job, "checkpoint")[-1]
     assert {"score", "kl", "episodes"} <= set(checkpoint)
 
@@ -221,6 +229,9 @@ def test_a_reward_model_gives_the_value_network_and_must_read_the_same_tokens(st
     given = {"value_init": reward_model(tmp_path / "rm", start)}
     options = {**PPO, "value_init": "checkpoint", "value_warmup": 0, "iterations": 1}
     done(job_in(tmp_path / "out", start, options, inputs=given))
+    headless = job_in(tmp_path / "headless", start, options, inputs={"value_init": start})
+    assert run(headless, WORKER) == 2
+    assert "no reward model, it has no score head (score.weight)" in of(headless, "end")[-1]["why"]
     other = json.loads((tmp_path / "rm/tokenizer.json").read_text())
     other["model"]["unk_token"] = "</s>"
     (tmp_path / "rm/tokenizer.json").write_text(json.dumps(other))
@@ -288,4 +299,4 @@ def test_more_failed_verifiers_than_allowed_end_the_run(
 def test_rows_are_read_in_full_before_anything_is_loaded(start: Path, tmp_path: Path) -> None:
     job = job_in(tmp_path / "out", start, GRPO, content=rows(3))
     assert run(job, WORKER) == 2
-    assert "3 of 3 prompts have at most 24 tokens, an iteration asks 4" in of(job, "end")[-1]["why"]
+    assert "the data has 3 prompts, an iteration asks 4" in of(job, "end")[-1]["why"]
