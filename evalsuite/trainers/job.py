@@ -51,6 +51,8 @@ def write_job(job: TrainJob) -> str:
     if there is None:
         versions = {"evalsuite": __version__}
         replace_json(file, {"schema": SCHEMA, "digest": digest, "versions": versions, "job": content})
+    elif there.get("schema") != SCHEMA or not {"digest", "job"} <= set(there):
+        raise TrainerFailed(f"{file}: no job of schema {SCHEMA}; move {job.out} away to start anew")
     elif there["digest"] != digest:
         changed = "; ".join(differences(_by_content(there["job"]), _by_content(content)))
         raise UsageError(f"{job.out}: the job changed since it began ({changed}); use another --out, or put it back")

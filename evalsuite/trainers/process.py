@@ -25,6 +25,7 @@ from evalsuite.trainers.files import load_json, replace_json
 
 LOG = "log.txt"
 TAIL = 40  # lines of the log that an error shows
+BAR = "%|"  # in every line of a progress bar, which says nothing of an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ def _tail(log: Path) -> list[str]:
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return []
-    return [line for line in lines if line.strip()][-TAIL:]
+    return [line for line in lines if line.strip() and BAR not in line][-TAIL:]
 
 
 def _record(out: Path) -> dict[str, Any]:

@@ -130,6 +130,24 @@ def test_a_trainer_that_does_not_end_well_is_an_error_that_says_how(tmp_path: Pa
     assert "log.txt" in str(caught.value)
 
 
+def test_the_end_of_a_log_is_shown_without_its_progress_bars(tmp_path: Path) -> None:
+    bars = r"Loading:  50%|#    | 1/2\rLoading: 100%|##| 2/2\nlast words"
+    text = f"import sys; print('{bars}', file=sys.stderr); sys.exit(9)"
+    with pytest.raises(TrainerFailed) as caught:
+        list(train(job(tmp_path / "out"), text))
+    assert "last words" in str(caught.value)
+    assert "Loading" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"schema": 1, "digest": "x"}', "[]"])
+def test_a_damaged_job_is_named_with_what_to_do(tmp_path: Path, content: str) -> None:
+    made = job(tmp_path / "out")
+    made.out.mkdir(parents=True, exist_ok=True)
+    (made.out / "job.json").write_text(content)
+    with pytest.raises(TrainerFailed, match=r"job\.json: .*; move .* away to start anew"):
+        write_job(made)
+
+
 def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainerFailed, match=r"could not start .*no-such-program"):
         list(run_worker(job(tmp_path / "out"), ["no-such-program"], poll_s=0.02))

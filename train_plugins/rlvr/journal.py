@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from evalsuite.trainers.events import cut_torn_line
 from train_plugins.rlvr.rollouts import Batch, Rollout
 
 NAME = "rollouts.jsonl"
@@ -25,9 +26,13 @@ class RolloutJournal:
     """The file of a run, on its main process. `samples` keeps the first rollouts of each iteration only."""
 
     def __init__(self, out: Path, keep: Literal["all", "samples", "off"], length: int | None, attempt: int) -> None:
-        """Goes on after `length` bytes; None, after a rollback: after the last line of an earlier attempt."""
+        """Goes on after `length` bytes; None, after a rollback: after the last line of an earlier attempt.
+
+        `lost` is how many bytes somebody else took away since; a line that they left torn is cut off.
+        """
         self.path, self.keep = out / NAME, keep
         self._file: Any = None
+        self.lost = 0
         if keep == "off":
             return
         self._file = self.path.open("ab")
@@ -35,6 +40,10 @@ class RolloutJournal:
             length = _length_before(self.path, attempt)
         if length < self._file.tell():
             self._file.truncate(length)
+            self._file.seek(0, os.SEEK_END)
+        elif self._file.tell() < length:
+            self.lost = length - self._file.tell()
+            cut_torn_line(self.path)
             self._file.seek(0, os.SEEK_END)
 
     def add(self, batch: Batch, attempt: int, advantages: Sequence[float]) -> None:
@@ -63,10 +72,18 @@ def _length_before(path: Path, attempt: int) -> int:
     length = 0
     with path.open("rb") as lines:
         for line in lines:
-            if not line.endswith(b"\n") or json.loads(line)["attempt"] >= attempt:
+            if not line.endswith(b"\n") or _attempt_of(line) >= attempt:
                 break
             length += len(line)
     return length
+
+
+def _attempt_of(line: bytes) -> int:
+    """-1 for a line that somebody else damaged: it stays where it is."""
+    try:
+        return int(json.loads(line)["attempt"])
+    except (ValueError, TypeError, KeyError):
+        return -1
 
 
 def _line(batch: Batch, rollout: Rollout, attempt: int, advantage: float) -> str:

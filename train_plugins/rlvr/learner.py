@@ -7,15 +7,17 @@ gradients is summed over processes, so that advantages, whitening and mini-batch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from evalsuite.errors import UsageError
+from evalsuite.errors import TrainerFailed, UsageError
 from train_plugins.losses import token_logprobs
 from train_plugins.models import fit_vocabulary, whole_state
 from train_plugins.order import share
@@ -30,7 +32,7 @@ from train_plugins.rlvr.value import (
     restore_value,
     save_value,
 )
-from train_plugins.saving import Point
+from train_plugins.saving import ADVICE, Point
 
 if TYPE_CHECKING:
     from train_plugins.worker import Run
@@ -38,6 +40,18 @@ if TYPE_CHECKING:
 TOKENS_PER_PASS = {"cpu": 4096, "gpu": 16384}
 OPTIMIZER = "optimizer.pt"
 NO_MASKS = ("flash_attention_2",)  # kernels that take no mask of a shared prompt
+
+
+@contextmanager
+def reading(point: Point | None) -> Iterator[None]:
+    """Makes TrainerFailed of whatever a damaged state has libraries raise, which they do not say in one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        if point is None or isinstance(error, torch.OutOfMemoryError):
+            raise
+        told = str(error).partition("\n")[0][:200]
+        raise TrainerFailed(f"{point.folder}: damaged, it cannot be read ({told}); {ADVICE}") from error
 
 
 class Learner:
@@ -120,7 +134,8 @@ class Learner:
             raise UsageError("rlvr starts from a checkpoint; set start: in the stage")
         whole = point is not None and not (point.folder / "sharded").is_dir()
         folder = point.folder if point is not None and whole else start.path
-        policy = self._causal(AutoModelForCausalLM, folder, torch.float32)
+        with reading(point if whole else None):
+            policy = self._causal(AutoModelForCausalLM, folder, torch.float32)
         self.layout = choose_layout(policy.config, options)
         self.reference = None
         if options.beta > 0 or options.kl_stop is not None:
@@ -128,7 +143,8 @@ class Learner:
             self.reference = self._placed(_frozen(self._causal(AutoModelForCausalLM, start.path, kind)))
         value = self._value_network() if options.algorithm == "ppo" else None
         if value is not None and point is not None and whole:
-            restore_value(value, point.folder)
+            with reading(point):
+                restore_value(value, point.folder)
         self.reward_model = self._reward_network()
         self.model, policy_optimizer = self._prepared(policy)
         self.value, self.optimizers = None, [policy_optimizer]
@@ -136,7 +152,8 @@ class Learner:
             self.value, value_optimizer = self._prepared(value)
             self.optimizers.append(value_optimizer)
         if point is not None:
-            self._restore(point, whole)
+            with reading(point):
+                self._restore(point, whole)
 
     def _causal(self, family: Any, folder: Path, dtype: torch.dtype) -> Any:
         model = family.from_pretrained(folder, dtype=dtype, attn_implementation=self.options.attention)

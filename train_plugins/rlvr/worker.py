@@ -80,6 +80,9 @@ class Session:
         self.watch = Watch(run, run.extra.get("watch"))
         length = run.extra.get("rollouts_bytes", 0) if run.point is None or run.point.rollback is None else None
         self.journal = RolloutJournal(run.out, self.options.rollouts if run.is_main else "off", length, run.attempt)
+        if self.journal.lost:
+            told = f"{self.journal.path} is {self.journal.lost:,} bytes shorter than it was"
+            run.warn("rollouts_lost", f"{told}: rollouts of earlier iterations are missing in it")
         self.steering = Steering(run)
         self.saver = Saver(self.learner, run, self.steering, self._at_save)
         self.saves = frozenset(saves_of(self.options, run.job.save))

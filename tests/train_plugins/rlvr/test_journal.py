@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,30 @@ def test_after_a_rollback_earlier_attempts_stay_and_this_one_begins_anew(tmp_pat
         file.write(b'{"iteration": 3, "att')  # a kill before the first state of the attempt
     RolloutJournal(tmp_path, "all", None, 1).close()
     assert read(tmp_path) == [(1, 0)] * 2 + [(2, 0)] * 2
+
+
+def test_a_file_that_somebody_cut_goes_on_with_whole_lines_and_tells_what_is_lost(tmp_path: Path) -> None:
+    first = RolloutJournal(tmp_path, "all", 0, 0)
+    first.add(batch(1), 0, [0.5] * 2)
+    length = first.sync()
+    first.close()
+    os.truncate(tmp_path / "rollouts.jsonl", length - 9)
+    again = RolloutJournal(tmp_path, "all", length, 0)
+    assert again.lost == 9
+    again.add(batch(2), 0, [0.5] * 2)
+    assert again.sync() == (tmp_path / "rollouts.jsonl").stat().st_size
+    again.close()
+    assert read(tmp_path) == [(1, 0), (2, 0), (2, 0)]
+
+
+def test_a_damaged_line_ends_no_rollback(tmp_path: Path) -> None:
+    first = RolloutJournal(tmp_path, "all", 0, 0)
+    first.add(batch(1), 0, [0.5] * 2)
+    first.close()
+    path = tmp_path / "rollouts.jsonl"
+    path.write_bytes(b"torn\n" + path.read_bytes())
+    second = RolloutJournal(tmp_path, "all", None, 1)
+    second.add(batch(2), 1, [0.5] * 2)
+    second.close()
+    path.write_bytes(path.read_bytes().removeprefix(b"torn\n"))
+    assert read(tmp_path) == [(1, 0)] * 2 + [(2, 1)] * 2

@@ -246,6 +246,20 @@ def test_a_reward_model_gives_the_value_network_and_must_read_the_same_tokens(st
 # -- what ends a run --
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "value.safetensors", "model.safetensors"])
+def test_a_damaged_state_is_named_in_one_line(name: str, start: Path, tmp_path: Path) -> None:
+    job = done(job_in(tmp_path / "out", start, PPO, iterations=1))
+    file = job.out / "state/step-000001" / name
+    content = file.read_bytes()
+    file.unlink()  # a checkpoint shares the weights
+    file.write_bytes(content[: len(content) // 2])
+    assert run(job, WORKER) == 2
+    why = of(job, "end")[-1]["why"]
+    assert why.startswith(f"{file.parent}: damaged, it cannot be read (")
+    assert why.endswith("delete the folder to go on from the state before it")
+    assert "\n" not in why
+
+
 def _bad_from(n: int) -> Any:
     """The policy's loss is not a number from its n-th pass on."""
     plain, calls = losses.policy_loss, [0]
