@@ -97,7 +97,7 @@ FREE = {
 }
 FREE |= {"pack_tokens", "reference_cache", "generator_threads", "verify_workers", "verify_timeout_s", "rollouts"}
 FREE |= {"max_verifier_errors", "weight_transfer", "canary_atol", "gap_limits", "stall_s", "kl_stop", "entropy_stop"}
-FREE |= {"score_stop", "iterations", "schedule_iterations"}
+FREE |= {"score_stop", "iterations", "schedule_iterations", "generator_cpus"}
 OF_ONE_ALGORITHM = {
     "grpo": {"gamma", "lam", "value_clip", "value_coef", "value_lr", "value_init", "value_warmup", "whiten",
              "whiten_rewards"},
