@@ -24,7 +24,7 @@ from tests.train_plugins.runs import digests, fork, log_of, of, run, wait, warm 
 from train_plugins.rlvr import worker  # noqa: E402
 from train_plugins.rlvr.canary import ATOL, WeightsLost  # noqa: E402
 from train_plugins.rlvr.learner import Learner  # noqa: E402
-from train_plugins.rlvr.prompts import read_prompts  # noqa: E402
+from train_plugins.rlvr.prompts import read_prompts, read_rows  # noqa: E402
 from train_plugins.rlvr.rollouts import Request, Sampling  # noqa: E402
 from train_plugins.rlvr.sampling import HFGenerator  # noqa: E402
 from train_plugins.rlvr.shelf import MEMORY, PREFIX  # noqa: E402
@@ -70,13 +70,13 @@ def written_by(job: TrainJob, model: Path, iteration: int) -> list[str]:
     """What the weights in a folder write where the run wrote that iteration, in this process."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    tokenizer, run = AutoTokenizer.from_pretrained(model), learner_of(job).run
     ids = list(dict.fromkeys(name for name, _ in asked(job)[iteration]))
-    rows = {prompt.id: prompt for prompt in read_prompts(learner_of(job).run, AutoTokenizer.from_pretrained(model))}
+    rows = {prompt.id: prompt for prompt in read_prompts(run, tokenizer, read_rows(run))}
     prompts = [rows[name] for name in ids]
     request = Request(job.seed, iteration, tuple(p.number for p in prompts), tuple(p.ids for p in prompts), 3)
     policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa").eval()
     responses = HFGenerator(policy, Sampling(6, EOS_ID), PAD_ID).generate(request)
-    tokenizer = AutoTokenizer.from_pretrained(model)
     return [t.strip() for t in tokenizer.batch_decode([list(r.ids) for r in responses], skip_special_tokens=True)]
 
 
