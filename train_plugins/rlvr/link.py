@@ -134,6 +134,8 @@ class Link:
                 self.ready, self._sign = True, time.monotonic()
                 return None
             if kind == "error":
+                if not self.ready:
+                    self._noticed.set()  # it ends over this, which is no news then
                 raise _known(value[0])(value[1])
             if kind == "dead":
                 self._fail(self._obituary())

@@ -20,7 +20,7 @@ from evalsuite.errors import DiskFull, TrainerFailed, UsageError
 from train_plugins.rlvr import shelf as shelves
 from train_plugins.rlvr.canary import WeightsLost, check_canary
 from train_plugins.rlvr.engines import GeneratorSpec
-from train_plugins.rlvr.link import GeneratorDied
+from train_plugins.rlvr.link import NOTICE_S, GeneratorDied
 from train_plugins.rlvr.rollouts import Generator, Request, Response, Sampling
 from train_plugins.rlvr.serving import Served
 from train_plugins.rlvr.shelf import LOCK, PREFIX, VERSION, Shelf, read_version, remove_dead
@@ -268,8 +268,16 @@ def test_the_child_has_its_threads_its_cpus_and_no_rank(tmp_path: Path, monkeypa
         found = [served.call("environment", name) for name in (*names, "ACCELERATE_USE_FSDP")]
         assert found == ["3", "3", "2,3", "yes", None, None, None]
         assert served.call("cpus") == {cpu}
-    with pytest.raises(UsageError, match=r"generator_cpus is \[100000\], the cores here are \d.*; name some of these"):
-        Served(replace(spec, cpus=(100_000,)), tmp_path / "log").wait_ready()
+
+
+def test_cores_that_are_not_there_are_told_once_and_the_childs_end_is_no_news(tmp_path: Path) -> None:
+    said = r"generator_cpus is \[100000\], the cores here are \d.*; name some of these"
+    with Served(replace(spec_of(tmp_path), cpus=(100_000,)), tmp_path / "log") as served:
+        with pytest.raises(UsageError, match=said):
+            served.wait_ready()
+        deadline = time.monotonic() + 2 * NOTICE_S
+        while time.monotonic() < deadline:  # GeneratorDied would be raised in here
+            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
